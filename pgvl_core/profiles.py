@@ -1,0 +1,92 @@
+"""The three sizes of the one system: a profile is a row of checkpoint names, never a branch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pgvl_core import assets
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What each part of the system loads, and the machine that this takes.
+
+    A part is named by an asset (`assets.path`), or by one of the repository's own small models:
+    "liteclip", "litedetector", "litesam", "propagation".
+    """
+
+    name: str
+    encoder: str  # frames to patch features
+    llm: str  # the language model that the projector feeds
+    speech: str  # speech to text
+    tags: str  # words for a stretch of video
+    detector: str
+    segmenter: str
+    tracker: str
+    ram: float  # GB of memory
+    gpu: float = 0  # GB of accelerator memory; 0 when the processor does
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Checkpoint of each part, by the part's name."""
+        names = ("encoder", "llm", "speech", "tags", "detector", "segmenter", "tracker")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def disk(self) -> float:
+        """GB that must be free to fetch its assets."""
+        return sum(assets.ASSETS[name].disk for name in assets.needs(self.name)) / 1000
+
+
+PROFILES = {
+    row.name: row
+    for row in (
+        Profile(
+            "pocket",
+            encoder="liteclip",
+            llm="smollm2",
+            speech="whisper-tiny.en",
+            tags="liteclip",
+            detector="litedetector",
+            segmenter="litesam",
+            tracker="propagation",
+            ram=4,
+        ),
+        Profile(
+            "laptop",
+            encoder="openai/clip-vit-base-patch32",
+            llm="llava-hf/llava-interleave-qwen-0.5b-hf",
+            speech="whisper-base",
+            tags="openai/clip-vit-base-patch32",
+            detector="IDEA-Research/grounding-dino-tiny",
+            segmenter="sam_vit_b",
+            tracker="propagation",
+            ram=12,
+        ),
+        Profile(
+            "paper",
+            encoder="openai/clip-vit-large-patch14-336",
+            llm="llava-hf/llava-1.5-7b-hf",
+            speech="whisper-large-v2",
+            tags="openai/clip-vit-large-patch14-336",
+            detector="IDEA-Research/grounding-dino-base",
+            segmenter="sam_vit_h",
+            tracker="propagation",
+            ram=32,
+            gpu=24,
+        ),
+    )
+}
+
+
+def profile(name: str) -> Profile:
+    """The profile called `name`.
+
+    Raises
+    ------
+    ValueError
+        When there is none, naming those there are.
+    """
+    if name not in PROFILES:
+        raise ValueError(f"no profile is called {name!r}; there are {', '.join(PROFILES)}")
+    return PROFILES[name]
