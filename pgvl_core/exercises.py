@@ -22,20 +22,13 @@ class Verdict:
     correct: bool
     reason: str
 
-    @property
-    def word(self) -> str:
-        """ "Correct" or "Not yet"."""
-        return "Correct" if self.correct else "Not yet"
-
     def __repr__(self) -> str:
-        return f"{self.word}: {self.reason}"
+        return f"{'Correct' if self.correct else 'Not yet'}: {self.reason}"
 
     def _repr_html_(self) -> str:
         colour = "#2e7d32" if self.correct else "#b26a00"
-        return (
-            f'<p style="border-left: 4px solid {colour}; padding-left: 8px">'
-            f"<b>{self.word}:</b> {html.escape(self.reason)}</p>"
-        )
+        style = f"border-left: 4px solid {colour}; padding-left: 8px"
+        return f'<p style="{style}">{html.escape(repr(self))}</p>'
 
 
 def attempt(check: Callable[[Any], None], answer: Any) -> None:
@@ -48,7 +41,7 @@ def attempt(check: Callable[[Any], None], answer: Any) -> None:
     except NotImplementedError:
         verdict = Verdict(False, "the answer is still to be written.")
     except AssertionError as error:
-        verdict = Verdict(False, str(error))
+        verdict = Verdict(False, str(error) or "an assertion in the answer failed.")
     except Exception as error:
         verdict = Verdict(False, f"it stopped with {type(error).__name__}: {error}")
     else:

@@ -1,0 +1,49 @@
+"""What is tracked is small, names no machine, and its links lead somewhere."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAX_FILE = 5_000_000  # bytes; larger things are fetched, not tracked
+MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users)/\w")
+LINK = re.compile(r"\]\((?!https?:|#|data:|attachment:)([^)#\s]+)")
+
+
+def tracked(pattern):
+    """Tracked files that match, or all files where there is no git (an unpacked archive)."""
+    listed = subprocess.run(
+        ["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.splitlines() if (ROOT / name).exists()]
+
+
+def test_no_tracked_file_is_large():
+    assert {p.name: p.stat().st_size for p in tracked("*") if p.stat().st_size > MAX_FILE} == {}
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*.py", "*.md", "*.yml", "*.yaml", "*.toml", "Makefile", "*.json"]
+)
+def test_no_text_names_a_path_of_a_machine(pattern):
+    found = {
+        path.name: match[0]
+        for path in tracked(pattern)
+        if (match := MACHINE_PATH.search(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+@pytest.mark.parametrize("pattern", ["*.md", "*.ipynb"])
+def test_links_within_the_repository_lead_somewhere(pattern):
+    broken = [
+        (path.name, target)
+        for path in tracked(pattern)
+        for target in LINK.findall(path.read_text(encoding="utf-8"))
+        if not (path.parent / target).exists()
+    ]
+    assert broken == []
