@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # A committed notebook shows no progress bar and no library's warning, and a comparison with it runs
-# under the same settings.
-QUIET := TQDM_DISABLE=1 PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
+# under the same settings. (In a notebook tqdm heeds TQDM_DISABLE only where it believes to be in
+# Spyder's console.)
+QUIET := TQDM_DISABLE=1 SPYDER=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
+  PYTHONWARNINGS=ignore TRANSFORMERS_VERBOSITY=error
 # Two workers share the machine: one thread each is quicker than two that fight over the cores.
 WORKERS := OMP_NUM_THREADS=1 PGVL_TIER=$(TIER)
 

@@ -15,7 +15,7 @@ FLOORS = {
     6: {"cli", "doctor", "exercises", "widgets", "workbook"},
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
-# A module split off for its length is a piece of the part it serves, as toyworld_text is of toyworld.
+# A module split off for its length is a piece of the part it serves: toyworld_text is toyworld.
 PIECES = {"wheels": "assets"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
