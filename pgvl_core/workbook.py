@@ -230,6 +230,8 @@ def _execute(
         parameters,
         cwd=str(path.parent),
         progress_bar={"desc": path.stem},
+        # The kernel warns at each start that its local connection is not encrypted.
+        extra_arguments=["--log-level=ERROR"],
         # The client counts per cell, and takes 0 and less as no limit at all.
         timeout_func=lambda cell: max(1, math.ceil(end - time.monotonic())),
     )
@@ -353,4 +355,5 @@ def _strip(notebook: nbformat.NotebookNode) -> None:
 
 if __name__ == "__main__":
     for notebook_path in notebooks(sys.argv[1:]):
+        print(notebook_path.stem, flush=True)
         execute_in_place(notebook_path)

@@ -22,7 +22,7 @@ MIN_ALT_LENGTH = 15  # characters; "image" or "plot" tells a reader who cannot s
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users)/|[A-Za-z]:\\+Users\\")
 EMBEDDED = re.compile(r"data:[\w/.+-]+;base64,[A-Za-z0-9+/=]+")
 OPENING = {
-    "what the reader will be able to do": r"you will be able to",
+    "what the reader will be able to do": r"(?i)you will be able to",
     "the paper's section": r"(?i)paper.{0,80}(section|§)|(section|§).{0,80}paper",
     "a diagram (a fenced block)": r"(?m)^```",
     "prerequisites": r"(?i)prerequisite",

@@ -8,7 +8,7 @@ import pytest
 import torch
 from papermill import PapermillExecutionError
 
-from pgvl_core import pooling, workbook
+from pgvl_core import workbook
 
 OPENING = """# Sum
 
@@ -169,8 +169,8 @@ def test_results_refuse_what_is_no_number(tmp_path, value):
 
 
 def test_source_is_shown_under_its_file():
-    shown = workbook.show_source(pooling.pool)._repr_markdown_()
-    assert shown.startswith("```python\n# pgvl_core/pooling.py\ndef pool(")
+    shown = workbook.show_source(workbook.table)._repr_markdown_()
+    assert shown.startswith("```python\n# pgvl_core/workbook.py\ndef table(")
     assert shown.endswith("\n```")
     assert "/" not in workbook.show_source(json.dumps).file
 
