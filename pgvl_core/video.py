@@ -1,0 +1,557 @@
+"""Read the frames, true timestamps and sound of a video; write an annotated one.
+
+decord reads the frames, PyAV all that is around them. Both are on one clock: 0 s is where the file
+starts to play (its earliest frame or sample), so ``Frames.times`` compares with sample ``k`` of
+``Video.audio()``, which sounds at ``k / SAMPLE_RATE`` s. Sound that starts late is preceded by
+silence; a picture that starts late has ``timestamps[0] > 0``.
+"""
+
+import base64
+import heapq
+import html
+import io
+import os
+import uuid
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import av.filter
+import decord
+import numpy as np
+import torch
+import torch.nn.functional as F
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition
+from av.video.reformatter import ColorRange, Colorspace
+from av.video.stream import VideoStream
+from PIL import Image
+from tqdm.auto import tqdm
+
+SAMPLE_RATE = 16_000  # Hz, what Whisper hears
+AAC_RATE = 48_000  # Hz, which every browser plays
+AAC_BLOCK = 1024  # samples an AAC frame holds
+THUMBNAILS, THUMBNAIL_HEIGHT = 8, 96  # pictures in a notebook's strip, and their height in pixels
+
+_DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as a video, or frames that cannot be written as one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Some frames of a video.
+
+    Attributes
+    ----------
+    images : uint8 [T, H, W, 3], RGB
+    times : float64 [T], seconds on the video's clock
+    indices : int64 [T], frame numbers in the video, from 0
+    """
+
+    images: np.ndarray
+    times: np.ndarray
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        height, width = self.images.shape[1:3]
+        span = f", {self.times.min():.2f} to {self.times.max():.2f} s" if len(self) else ""
+        return f"Frames({len(self)} of {width}x{height}{span})"
+
+    def _repr_html_(self) -> str:
+        height, width = self.images.shape[1:3]
+        size = THUMBNAIL_HEIGHT, max(1, round(width * THUMBNAIL_HEIGHT / height))
+        figures = []
+        for k in sample_indices(len(self), THUMBNAILS) if len(self) else []:
+            jpeg = io.BytesIO()
+            Image.fromarray(resize(self.images[k : k + 1], *size)[0]).save(jpeg, "JPEG")
+            data = base64.b64encode(jpeg.getvalue()).decode()
+            when = f"{self.times[k]:.2f} s"
+            figures.append(
+                '<figure style="display:inline-block;margin:2px;text-align:center">'
+                f'<img src="data:image/jpeg;base64,{data}" alt="frame {self.indices[k]} at {when}">'
+                f"<figcaption>{when}</figcaption></figure>"
+            )
+        return f"<div>{html.escape(repr(self))}<br>{''.join(figures)}</div>"
+
+
+class Video:
+    """A video file, opened and indexed; frames are decoded when they are asked for.
+
+    Attributes
+    ----------
+    path : Path
+    frame_count : int
+    fps : float, frames per second (their average, where the rate varies)
+    width, height : int, pixels, after rotation
+    rotation : int, degrees clockwise (0, 90, 180, 270) by which the stored picture is turned for
+        showing, as a phone held upright records it
+    timestamps : float64 [frame_count], seconds, when each frame is shown
+    duration : float, seconds from 0 to the end of the last frame
+    has_audio : bool
+
+    Raises
+    ------
+    VideoError
+        If the file is missing, empty, a folder, not a video, or cut short.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        with _opened(self.path) as container:
+            first = next(_decoded(container, _video_stream(container, self.path)), None)
+        if first is None or first.pts is None:
+            raise VideoError(f"{self.path}: not one frame of it can be decoded; is it complete?")
+        self._turns = round(first.rotation / 90) % 4  # quarter turns anticlockwise
+        self._coded_size = first.width, first.height
+        self.rotation = -90 * self._turns % 360
+        self.width, self.height = self._coded_size[:: -1 if self._turns % 2 else 1]
+
+        with _opened(self.path) as container:  # anew: not every container can be wound back
+            stream = _video_stream(container, self.path)
+            audio = container.streams.best("audio")
+            self.has_audio = audio is not None
+            self._index(container, stream, first.pts)
+            starts = [
+                s.start_time * s.time_base
+                for s in (stream, audio)
+                if s is not None and s.start_time is not None
+            ]
+            self._start = min(starts, default=Fraction(0))
+            seconds, nominal_fps = float(stream.time_base), stream.average_rate
+        self.frame_count = len(self._pts)
+        self.timestamps = self._pts * seconds - float(self._start)
+        self.duration = float(self._end_pts * seconds - self._start)
+        # A header's rate is exact (30000/1001) where it is true; for a varying rate it may not be.
+        self.fps = self.frame_count / (self.duration - self.timestamps[0])
+        if nominal_fps and abs(self.fps / nominal_fps - 1) < 0.01:
+            self.fps = float(nominal_fps)
+
+    def _index(self, container: InputContainer, stream: VideoStream, first_pts: int) -> None:
+        """List frames and key frames from the packets, without decoding."""
+        shown, keys, packets, end, corrupt = [], [], 0, 0.0, False
+        self._timed = container.format.name != "avi"  # which tells when to decode, not when to show
+        seconds = {s.index: float(s.time_base) for s in container.streams if s.time_base}
+        for packet in container.demux():
+            if packet.pts is None:  # what ends a stream, and the second of two fields
+                continue
+            end = max(end, (packet.pts + (packet.duration or 0)) * seconds[packet.stream_index])
+            corrupt = packet.is_corrupt
+            if packet.stream_index != stream.index:
+                continue
+            dts = packet.pts if packet.dts is None else packet.dts
+            pts = packet.pts if self._timed else dts
+            if packet.is_keyframe:
+                keys.append((pts, dts, packets))
+            packets += 1
+            # An edit list hides frames; those before the first decodable one are never shown.
+            if not (packet.is_discard or self._timed and pts < first_pts):
+                shown.append((pts, packet.duration or 0))
+        promised = (container.duration or 0) / av.time_base
+        matroska, mp4 = (name in container.format.name for name in ("matroska", "mp4"))
+        incomplete = mp4 and packets < len(stream.index_entries)
+        unfinished = matroska and end < min(0.95 * promised, promised - 1)
+        if corrupt or incomplete or unfinished:  # corrupt: the last packet is but part of one
+            raise VideoError(
+                f"{self.path}: the file is cut short: of {promised:.1f} s the data last to "
+                f"{end:.1f} s; copy or download it again"
+            )
+        shown.sort()
+        self._pts = np.array([pts for pts, _ in shown], dtype=np.int64)
+        self._end_pts = sum(shown[-1])
+        keys.sort()
+        self._key_dts = [dts for _, dts, _ in keys]
+        self._key_ranks = np.searchsorted(self._pts, [pts for pts, _, _ in keys]).tolist()
+        self._plain = (
+            (mp4 or matroska)
+            and packets == len(shown)
+            and self._key_ranks == [stored for _, _, stored in keys]
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Video({str(self.path)!r}: {self.frame_count} frames, {self.fps:.5g} fps, "
+            f"{self.width}x{self.height}, {self.duration:.2f} s, "
+            f"{'with' if self.has_audio else 'no'} audio)"
+        )
+
+    def _repr_html_(self) -> str:
+        strip = self.sample(THUMBNAILS, min(THUMBNAIL_HEIGHT, self.width, self.height))
+        return f"<div>{html.escape(repr(self))}{strip._repr_html_()}</div>"
+
+    def sample(self, n: int, short_side: int | None = None) -> Frames:
+        """Read `n` frames spread evenly over the video, or all of a shorter one.
+
+        See `sample_indices` for which, `frames` for the rest.
+        """
+        return self.frames(sample_indices(self.frame_count, n), short_side)
+
+    def frames(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> Frames:
+        """Read frames by number, in any order.
+
+        Only these are kept, each resized as soon as it is decoded, so that memory grows with what
+        is asked for and not with the length of the video.
+
+        Parameters
+        ----------
+        indices : ints in [0, frame_count)
+        short_side : pixels of the shorter side after resizing, at the same aspect ratio; None
+            leaves the frames as large as they are
+
+        Raises
+        ------
+        VideoError
+            If there is no such frame, or it cannot be decoded.
+        """
+        indices = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = np.unique(indices)
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.frame_count:
+            raise VideoError(
+                f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, "
+                f"it has 0 to {self.frame_count - 1}"
+            )
+        scale = short_side / min(self.height, self.width) if short_side else 1
+        height, width = (max(1, round(scale * side)) for side in (self.height, self.width))
+        images = np.empty((len(indices), height, width, 3), np.uint8)
+        decoded = tqdm(
+            self._read(wanted.tolist()),
+            desc=f"reading {self.path.name}",
+            total=len(wanted),
+            unit="frame",
+            delay=2,
+            leave=False,
+        )
+        for index, image in zip(wanted, decoded, strict=True):
+            if short_side:
+                image = resize(image[None], height, width)[0]
+            images[indices == index] = image
+        return Frames(images, self.timestamps[indices], indices)
+
+    def audio(self) -> np.ndarray:
+        """Decode the sound.
+
+        Returns
+        -------
+        float32 [S], mono, `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
+        come after the last frame's; S is 0 without an audio stream. Channels are mixed as
+        openai-whisper's ``load_audio`` mixes them.
+        """
+        if not self.has_audio:
+            return np.zeros(0, np.float32)
+        parts = [
+            frame.to_ndarray()[0]
+            for frame in _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
+        ]
+        return np.concatenate(parts, dtype=np.float32, casting="unsafe") / 32768
+
+    @cached_property
+    def _decord(self) -> "decord.VideoReader | None":
+        """decord's reader, or None for a file on which decord is not exact.
+
+        decord finds a frame by counting from a key frame. Compared with ffmpeg's own decode its
+        count is right in MP4, MOV and Matroska files of closed groups of pictures, and wrong where
+        frames stored after a key frame are shown before it (open groups; MPEG-2 and MPEG-4 part 2
+        with B-frames), where an edit list hides frames (a video trimmed on a phone) and in
+        containers with no index of times (MPEG-TS, AVI, WMV). What else it lacks (rotation in
+        Matroska, AV1, more than 8 bits) shows in the first frame.
+        """
+        if not self._plain:
+            return None
+        try:
+            # Any frame that decord would quietly replace by its neighbour is an error instead.
+            reader = decord.VideoReader(str(self.path.absolute()), fault_tol=1e-9)
+            mine = reader[0].asnumpy()
+        except _DECORD_ERRORS:
+            return None
+        true = next(self._read_av([0])).astype(np.int16)
+        exact = mine.shape == true.shape and np.abs(mine - true).mean() < 1
+        return reader if exact and len(reader) == self.frame_count else None
+
+    def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        """Decode frames `wanted`, ascending."""
+        for k, index in enumerate(wanted):
+            try:
+                image = self._decord[index].asnumpy() if self._decord else None
+            except _DECORD_ERRORS:  # damaged data: PyAV reads on behind it, as ffmpeg does
+                image = self._decord = None
+            if image is None:
+                yield from self._read_av(wanted[k:])
+                return
+            yield image
+
+    def _read_av(self, wanted: list[int], seek: bool = True) -> Iterator[np.ndarray]:
+        """Decode frames `wanted`, ascending, with PyAV, known by their timestamps.
+
+        Decoding starts from the key frame *before* the last one, since frames after an open
+        group's key frame may depend on the group before.
+        """
+        seek = seek and self._timed
+        with _opened(self.path) as container:
+            stream = _video_stream(container, self.path)
+            decoded, position = self._stamped(container, stream), 0
+            for k, index in enumerate(wanted):
+                key = max(0, bisect_right(self._key_ranks, index) - 2)
+                if seek and self._key_ranks and self._key_ranks[key] > position:
+                    container.seek(self._key_dts[key], stream=stream)
+                    decoded = self._stamped(container, stream)
+                position, due = index, self._pts[index]
+                pts, frame = next((f for f in decoded if f[0] >= due), (None, None))
+                if frame is not None and pts == due:
+                    yield np.ascontiguousarray(np.rot90(_rgb(frame, self._coded_size), self._turns))
+                elif seek:  # the container led us astray: decode it from its start
+                    yield from self._read_av(wanted[k:], seek=False)
+                    return
+                else:
+                    raise VideoError(
+                        f"{self.path}: frame {index} (at {self.timestamps[index]:.2f} s) cannot be "
+                        "decoded: the file is damaged there"
+                    )
+
+    def _stamped(
+        self, container: InputContainer, stream: VideoStream
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode on, each frame with the time it is indexed by."""
+        for k, frame in enumerate(_decoded(container, stream)):
+            if not self._timed and k < self.frame_count:
+                yield int(self._pts[k]), frame
+            elif self._timed and frame.pts is not None:
+                yield frame.pts, frame
+
+def sample_indices(frame_count: int, n: int) -> np.ndarray:
+    """Choose `n` frames spread evenly: the middles of n equal segments of the video.
+
+    As the official code (Video-ChatGPT's ``get_seq_frames``), except that a clip of no more than
+    `n` frames gives each of them once, where the official code repeats some and skips others.
+
+    Parameters
+    ----------
+    frame_count : frames in the video, at least 1
+    n : frames wanted, at least 1
+
+    Returns
+    -------
+    int64 [min(n, frame_count)], ascending
+    """
+    if frame_count < 1 or n < 1:
+        raise VideoError(f"cannot choose {n} frames of {frame_count}: both must be 1 or more")
+    if frame_count <= n:
+        return np.arange(frame_count)
+    edges = np.round(np.arange(n + 1) * ((frame_count - 1) / n)).astype(np.int64)
+    return (edges[:-1] + edges[1:]) // 2
+
+
+def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize frames with antialiasing (bicubic, within one grey level of Pillow's).
+
+    Parameters
+    ----------
+    images : uint8 [T, H, W, 3]
+    height, width : pixels
+
+    Returns
+    -------
+    uint8 [T, height, width, 3]
+    """
+    if images.shape[1:3] == (height, width):
+        return images
+    planes = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    resized = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    images: Iterable[np.ndarray],
+    fps: float,
+    audio_from: str | os.PathLike[str] | None = None,
+) -> None:
+    """Write frames as an H.264 MP4 that browsers play.
+
+    An odd width or height is padded by repeating the last column or row, as 4:2:0 colour needs
+    even ones. The file appears under its name when it is complete, or not at all.
+
+    Parameters
+    ----------
+    path : file to write, ``.mp4``
+    images : uint8 [H, W, 3] each, RGB, all of one size; taken one at a time
+    fps : frames per second, may be fractional
+    audio_from : file whose sound to keep, re-encoded as AAC, in step with a video whose first frame
+        is this one's first frame; a file without sound gives a silent video
+
+    Raises
+    ------
+    VideoError
+        If there are no frames, they differ in size, or the file cannot be written.
+    """
+    path = Path(path)
+    if not fps > 0:
+        raise VideoError(f"{path}: fps must be more than 0, not {fps}")
+    if not path.parent.is_dir():
+        raise VideoError(f"{path}: there is no folder {path.parent} to write it in")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with av.open(str(part), "w", "mp4", options={"movflags": "+faststart"}) as out:
+            _encode(out, path, images, Fraction(fps).limit_denominator(100_000), audio_from)
+        os.replace(part, path)
+    except av.FFmpegError as error:
+        raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _encode(
+    out: OutputContainer,
+    path: Path,
+    images: Iterable[np.ndarray],
+    rate: Fraction,
+    audio_from: str | os.PathLike[str] | None,
+) -> None:
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        raise VideoError(f"{path}: there are no frames to write")
+    height, width = first.shape[:2]
+    video = out.add_stream("libx264", rate=rate, options={"crf": "18"})
+    video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    # Said in the file, or players guess from the picture's size how to turn it into RGB again.
+    context = video.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709.value
+    context.color_range = ColorRange.MPEG.value
+    context.thread_count = 2  # x264's bytes depend on it: fix it for the same file on any machine
+
+    def pictures() -> Iterator[av.VideoFrame]:
+        progress = tqdm(desc=f"writing {path.name}", unit="frame", delay=2, leave=False)
+        for number, image in enumerate(chain([first], images)):
+            if image.dtype != np.uint8 or image.shape != (height, width, 3):
+                raise VideoError(
+                    f"{path}: frame {number} is {image.dtype} {list(image.shape)}, "
+                    f"not uint8 [{height}, {width}, 3] as the first"
+                )
+            even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+            frame = av.VideoFrame.from_ndarray(even).reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            frame.pts, frame.time_base = number, 1 / rate
+            yield frame
+            progress.update()
+        progress.close()
+
+    streams: dict[type, Any] = {av.VideoFrame: video}
+    sound: Iterator[av.AudioFrame] = iter(())
+    if audio_from is not None:
+        with _opened(Path(audio_from)) as source:
+            heard, seen = source.streams.best("audio"), source.streams.best("video")
+            if heard is not None:
+                layout = "mono" if heard.channels == 1 else "stereo"
+                start = (seen.start_time or 0) * seen.time_base if seen else Fraction(0)
+                streams[av.AudioFrame] = out.add_stream("aac", rate=AAC_RATE, layout=layout)
+                sound = _resampled(Path(audio_from), start, AAC_RATE, "fltp", layout)
+    for frame in heapq.merge(pictures(), sound, key=lambda frame: frame.time):
+        out.mux(streams[type(frame)].encode(frame))
+    for stream in streams.values():
+        out.mux(stream.encode())
+
+
+def _resampled(
+    path: Path, start: Fraction, rate: int, sample_format: str, layout: str
+) -> Iterator[av.AudioFrame]:
+    """Decode the sound from `start` (seconds in the container): gaps silent, what is before cut."""
+    with _opened(path) as container:
+        stream = container.streams.best("audio")
+        graph = None
+        for frame in _decoded(container, stream):
+            if graph is None:  # only a decoded frame tells for certain what the decoder gives
+                graph = av.filter.Graph()
+                graph.link_nodes(
+                    graph.add_abuffer(
+                        sample_rate=frame.sample_rate,
+                        format=frame.format,
+                        layout=frame.layout,
+                        time_base=stream.time_base,
+                    ),
+                    graph.add("aresample", f"{rate}:async=1:first_pts=0"),
+                    graph.add("aformat", f"sample_fmts={sample_format}:channel_layouts={layout}"),
+                    graph.add("asetnsamples", f"n={AAC_BLOCK}:p=0"),
+                    graph.add("abuffersink"),
+                ).configure()
+            if frame.pts is not None:
+                frame.pts -= round(start / stream.time_base)
+            graph.push(frame)
+            yield from _pulled(graph)
+        if graph is not None:
+            graph.push(None)
+            yield from _pulled(graph)
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[av.AudioFrame]:
+    while True:
+        try:
+            yield graph.pull()
+        except (av.BlockingIOError, av.EOFError):  # more has to be pushed first, or all is out
+            return
+
+
+def _decoded(container: InputContainer, stream: Any) -> Iterator[Any]:
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:  # one damaged packet; ffmpeg, too, goes on to the next
+            continue
+        yield from frames
+
+
+def _rgb(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """Convert in a filter graph as ffmpeg and decord do, for the same colours to the last bit."""
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(
+            width=frame.width,
+            height=frame.height,
+            format=frame.format,
+            time_base=frame.time_base,
+        ),
+        graph.add("scale", f"{size[0]}:{size[1]}"),
+        graph.add("format", "rgb24"),
+        graph.add("buffersink"),
+    ).configure()
+    graph.push(frame)
+    return graph.pull().to_ndarray()
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:  # a song's cover
+        raise VideoError(f"{path}: there is no video in it, only sound or data")
+    stream.thread_type = "AUTO"
+    return stream
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """Open a media file; whatever FFmpeg finds wrong with it becomes a VideoError."""
+    if not path.exists():
+        raise VideoError(f"{path}: there is no such file")
+    if path.is_dir():
+        raise VideoError(f"{path}: is a folder; give the path of a video file")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: is empty (0 bytes); copy or download it again")
+    try:  # absolute, lest "a:b.mp4" be taken for a protocol; tags need not be UTF-8
+        with av.open(str(path.absolute()), metadata_errors="ignore") as container:
+            yield container
+    except av.FFmpegError as error:
+        raise VideoError(
+            f"{path}: cannot be read as a video ({error.strerror}); it is of another kind, or cut "
+            "short, as by a broken download"
+        ) from error
