@@ -94,7 +94,8 @@ def table(rows: Sequence[Mapping[str, object]]) -> Table:
 def _shown(value: object) -> str:
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    # Always with its point: it says that this is a measurement, not a count.
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
 def peak_ram_mb() -> float:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pgvl_core import assets
+
 ROOT = Path(__file__).parent.parent
 MAX_FILE = 5_000_000  # bytes; larger things are fetched, not tracked
 MACHINE_PATH = re.compile(r"(?<![\w.~])/(home|root|tmp|work|Users)/\w")
@@ -47,3 +49,10 @@ def test_links_within_the_repository_lead_somewhere(pattern):
         if not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_python_of_the_readme_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    scope: dict = {}
+    exec(block.replace("clip.mp4", str(assets.sample_video("bikes"))), scope)
+    assert len(scope["tokens"]) == 100 + scope["features"].shape[1]

@@ -97,7 +97,7 @@ def test_workbook_goes_on_after_a_failure_and_keeps_the_traceback(checkout, caps
         assert "return x / 0" in text
     lines = shown.out.splitlines()
     assert next(line for line in lines if line.startswith("00_fails")).split()[1:3] == ["-", "-"]
-    assert "total 3, half 1.5" in next(line for line in lines if line.startswith("01_works"))
+    assert "total 3, half 1.50" in next(line for line in lines if line.startswith("01_works"))
     page = (checkout / "out" / "01_works.html").read_text()
     assert "write_results" in page
     assert "ZeroDivisionError" in (checkout / "out" / "00_fails.html").read_text()
@@ -176,8 +176,10 @@ def test_source_is_shown_under_its_file():
 
 
 def test_table_is_aligned_and_escaped():
-    shown = workbook.table([{"clip": "<a>", "IoU": 0.12345}, {"clip": "street", "IoU": 1234.5}])
-    assert repr(shown) == "clip    IoU\n<a>     0.123\nstreet  1234"
+    rows = [{"clip": "<a>", "IoU": 0.12345, "n": 3}, {"clip": "street", "IoU": 1234.5, "n": 12}]
+    shown = workbook.table([*rows, {"clip": "", "IoU": 12.0, "n": 0}])
+    lines = ["clip    IoU     n", "<a>     0.123   3", "street  1234.5  12", "        12.0    0"]
+    assert repr(shown).splitlines() == lines
     assert "<td>&lt;a&gt;</td><td>0.123</td>" in shown._repr_html_()
     with pytest.raises(ValueError, match="at least one row"):
         workbook.table([])
