@@ -28,16 +28,13 @@ import decord
 import numpy as np
 import torch
 import torch.nn.functional as F
-from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
-from av.video.stream import VideoStream
 from PIL import Image
 from tqdm.auto import tqdm
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 AAC_RATE = 48_000  # Hz, which every browser plays
-AAC_BLOCK = 1024  # samples an AAC frame holds
 THUMBNAILS, THUMBNAIL_HEIGHT = 8, 96  # pictures in a notebook's strip, and their height in pixels
 
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
@@ -115,40 +112,42 @@ class Video:
         if first is None or first.pts is None:
             raise VideoError(f"{self.path}: not one frame of it can be decoded; is it complete?")
         self._turns = round(first.rotation / 90) % 4  # quarter turns anticlockwise
-        self._coded_size = first.width, first.height
+        self._stored_size = first.width, first.height
         self.rotation = -90 * self._turns % 360
-        self.width, self.height = self._coded_size[:: -1 if self._turns % 2 else 1]
+        self.width, self.height = self._stored_size[:: -1 if self._turns % 2 else 1]
 
         with _opened(self.path) as container:  # anew: not every container can be wound back
             stream = _video_stream(container, self.path)
             audio = container.streams.best("audio")
             self.has_audio = audio is not None
-            self._index(container, stream, first.pts)
+            end_pts = self._index(container, stream, first.pts)
             starts = [
-                s.start_time * s.time_base
+                Fraction(s.start_time * s.time_base)
                 for s in (stream, audio)
-                if s is not None and s.start_time is not None
+                if s is not None and s.start_time is not None and s.time_base is not None
             ]
             self._start = min(starts, default=Fraction(0))
-            seconds, nominal_fps = float(stream.time_base), stream.average_rate
-        self.frame_count = len(self._pts)
-        self.timestamps = self._pts * seconds - float(self._start)
-        self.duration = float(self._end_pts * seconds - self._start)
-        # A header's rate is exact (30000/1001) where it is true; for a varying rate it may not be.
-        self.fps = self.frame_count / (self.duration - self.timestamps[0])
-        if nominal_fps and abs(self.fps / nominal_fps - 1) < 0.01:
-            self.fps = float(nominal_fps)
+            self.frame_count = len(self._pts)
+            self.timestamps = self._pts * float(stream.time_base) - float(self._start)
+            self.duration = float(end_pts * stream.time_base - self._start)
+            # The header's rate is exact (30000/1001), but not true of frames at varying intervals.
+            self.fps = self.frame_count / (self.duration - float(self.timestamps[0]))
+            if stream.average_rate and abs(self.fps / stream.average_rate - 1) < 0.01:
+                self.fps = float(stream.average_rate)
 
-    def _index(self, container: InputContainer, stream: VideoStream, first_pts: int) -> None:
-        """List frames and key frames from the packets, without decoding."""
-        shown, keys, packets, end, corrupt = [], [], 0, 0.0, False
-        self._timed = container.format.name != "avi"  # which tells when to decode, not when to show
+    def _index(self, container: Any, stream: Any, first_pts: int) -> int:
+        """List frames and key frames from the packets, without decoding; give the last's end."""
+        mp4, matroska, avi, mpeg = (
+            name in container.format.name for name in ("mp4", "matroska", "avi", "mpeg")
+        )
+        self._timed = not avi  # AVI tells when to decode a frame, not when to show it
         seconds = {s.index: float(s.time_base) for s in container.streams if s.time_base}
+        shown, keys, packets, end, torn = [], [], 0, 0.0, False
         for packet in container.demux():
             if packet.pts is None:  # what ends a stream, and the second of two fields
                 continue
             end = max(end, (packet.pts + (packet.duration or 0)) * seconds[packet.stream_index])
-            corrupt = packet.is_corrupt
+            torn = packet.is_corrupt
             if packet.stream_index != stream.index:
                 continue
             dts = packet.pts if packet.dts is None else packet.dts
@@ -157,21 +156,21 @@ class Video:
                 keys.append((pts, dts, packets))
             packets += 1
             # An edit list hides frames; those before the first decodable one are never shown.
-            if not (packet.is_discard or self._timed and pts < first_pts):
+            if not packet.is_discard and (pts >= first_pts or not self._timed):
                 shown.append((pts, packet.duration or 0))
         promised = (container.duration or 0) / av.time_base
-        matroska, mp4 = (name in container.format.name for name in ("matroska", "mp4"))
-        incomplete = mp4 and packets < len(stream.index_entries)
-        unfinished = matroska and end < min(0.95 * promised, promised - 1)
-        if corrupt or incomplete or unfinished:  # corrupt: the last packet is but part of one
+        if (
+            (torn and not mpeg)  # the last packet; a broadcast's recording ends anywhere
+            or (mp4 and packets < len(stream.index_entries))
+            or (matroska and end < min(0.95 * promised, promised - 1))
+        ):
             raise VideoError(
-                f"{self.path}: the file is cut short: of {promised:.1f} s the data last to "
-                f"{end:.1f} s; copy or download it again"
+                f"{self.path}: the file is cut short, its data end at {end:.2f} s; "
+                "copy or download it again"
             )
         shown.sort()
-        self._pts = np.array([pts for pts, _ in shown], dtype=np.int64)
-        self._end_pts = sum(shown[-1])
         keys.sort()
+        self._pts = np.array([pts for pts, _ in shown], dtype=np.int64)
         self._key_dts = [dts for _, dts, _ in keys]
         self._key_ranks = np.searchsorted(self._pts, [pts for pts, _, _ in keys]).tolist()
         self._plain = (
@@ -179,6 +178,7 @@ class Video:
             and packets == len(shown)
             and self._key_ranks == [stored for _, _, stored in keys]
         )
+        return sum(shown[-1])
 
     def __repr__(self) -> str:
         return (
@@ -192,22 +192,19 @@ class Video:
         return f"<div>{html.escape(repr(self))}{strip._repr_html_()}</div>"
 
     def sample(self, n: int, short_side: int | None = None) -> Frames:
-        """Read `n` frames spread evenly over the video, or all of a shorter one.
-
-        See `sample_indices` for which, `frames` for the rest.
-        """
+        """Read `n` frames spread evenly, or all of a shorter video: `frames(sample_indices())`."""
         return self.frames(sample_indices(self.frame_count, n), short_side)
 
     def frames(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> Frames:
         """Read frames by number, in any order.
 
-        Only these are kept, each resized as soon as it is decoded, so that memory grows with what
-        is asked for and not with the length of the video.
+        Each is resized as soon as it is decoded and no other is kept, so that memory grows with
+        what is asked for, not with the length of the video.
 
         Parameters
         ----------
         indices : ints in [0, frame_count)
-        short_side : pixels of the shorter side after resizing, at the same aspect ratio; None
+        short_side : pixels of the shorter side after resizing at the same aspect ratio; None
             leaves the frames as large as they are
 
         Raises
@@ -223,41 +220,32 @@ class Video:
                 f"it has 0 to {self.frame_count - 1}"
             )
         scale = short_side / min(self.height, self.width) if short_side else 1
-        height, width = (max(1, round(scale * side)) for side in (self.height, self.width))
+        height, width = (round(scale * side) for side in (self.height, self.width))
         images = np.empty((len(indices), height, width, 3), np.uint8)
-        decoded = tqdm(
-            self._read(wanted.tolist()),
-            desc=f"reading {self.path.name}",
-            total=len(wanted),
-            unit="frame",
-            delay=2,
-            leave=False,
-        )
-        for index, image in zip(wanted, decoded, strict=True):
-            if short_side:
-                image = resize(image[None], height, width)[0]
-            images[indices == index] = image
+        decoded = self._read(wanted.tolist())
+        for index in _progress(wanted, f"reading {self.path.name}", "frame"):
+            images[indices == index] = resize(next(decoded)[None], height, width)
         return Frames(images, self.timestamps[indices], indices)
 
     def audio(self) -> np.ndarray:
-        """Decode the sound.
+        """Decode the sound, mixed to mono as openai-whisper's ``load_audio`` does.
 
         Returns
         -------
-        float32 [S], mono, `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
-        come after the last frame's; S is 0 without an audio stream. Channels are mixed as
-        openai-whisper's ``load_audio`` mixes them.
+        float32 [S] at `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
+        come after the last frame's; S is 0 without an audio stream
         """
         if not self.has_audio:
             return np.zeros(0, np.float32)
-        parts = [
-            frame.to_ndarray()[0]
-            for frame in _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
+        blocks = _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
+        samples = [
+            block.to_ndarray()[0]
+            for block in _progress(blocks, f"reading sound of {self.path.name}", "block")
         ]
-        return np.concatenate(parts, dtype=np.float32, casting="unsafe") / 32768
+        return np.concatenate(samples, dtype=np.float32, casting="unsafe") / 32768
 
     @cached_property
-    def _decord(self) -> "decord.VideoReader | None":
+    def _decord(self) -> Any:
         """decord's reader, or None for a file on which decord is not exact.
 
         decord finds a frame by counting from a key frame. Compared with ffmpeg's own decode its
@@ -270,7 +258,7 @@ class Video:
         if not self._plain:
             return None
         try:
-            # Any frame that decord would quietly replace by its neighbour is an error instead.
+            # A frame that decord would quietly replace by its neighbour is an error instead.
             reader = decord.VideoReader(str(self.path.absolute()), fault_tol=1e-9)
             mine = reader[0].asnumpy()
         except _DECORD_ERRORS:
@@ -308,8 +296,8 @@ class Video:
                     decoded = self._stamped(container, stream)
                 position, due = index, self._pts[index]
                 pts, frame = next((f for f in decoded if f[0] >= due), (None, None))
-                if frame is not None and pts == due:
-                    yield np.ascontiguousarray(np.rot90(_rgb(frame, self._coded_size), self._turns))
+                if pts == due:
+                    yield np.rot90(_rgb(frame, *self._stored_size), self._turns)
                 elif seek:  # the container led us astray: decode it from its start
                     yield from self._read_av(wanted[k:], seek=False)
                     return
@@ -319,15 +307,14 @@ class Video:
                         "decoded: the file is damaged there"
                     )
 
-    def _stamped(
-        self, container: InputContainer, stream: VideoStream
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode on, each frame with the time it is indexed by."""
+    def _stamped(self, container: Any, stream: Any) -> Iterator[tuple[int, Any]]:
+        """Decode on, each frame with the time by which it is indexed."""
         for k, frame in enumerate(_decoded(container, stream)):
             if not self._timed and k < self.frame_count:
                 yield int(self._pts[k]), frame
             elif self._timed and frame.pts is not None:
                 yield frame.pts, frame
+
 
 def sample_indices(frame_count: int, n: int) -> np.ndarray:
     """Choose `n` frames spread evenly: the middles of n equal segments of the video.
@@ -387,8 +374,8 @@ def write_video(
     path : file to write, ``.mp4``
     images : uint8 [H, W, 3] each, RGB, all of one size; taken one at a time
     fps : frames per second, may be fractional
-    audio_from : file whose sound to keep, re-encoded as AAC, in step with a video whose first frame
-        is this one's first frame; a file without sound gives a silent video
+    audio_from : file whose sound to keep, all of it, as AAC; its first frame's moment, if it is a
+        video, becomes that of the first frame written; a file without sound gives a silent video
 
     Raises
     ------
@@ -403,7 +390,7 @@ def write_video(
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with av.open(str(part), "w", "mp4", options={"movflags": "+faststart"}) as out:
-            _encode(out, path, images, Fraction(fps).limit_denominator(100_000), audio_from)
+            _encode(out, path, iter(images), Fraction(fps).limit_denominator(100_000), audio_from)
         os.replace(part, path)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
@@ -412,13 +399,12 @@ def write_video(
 
 
 def _encode(
-    out: OutputContainer,
+    out: Any,
     path: Path,
-    images: Iterable[np.ndarray],
+    images: Iterator[np.ndarray],
     rate: Fraction,
     audio_from: str | os.PathLike[str] | None,
 ) -> None:
-    images = iter(images)
     first = next(images, None)
     if first is None:
         raise VideoError(f"{path}: there are no frames to write")
@@ -429,11 +415,11 @@ def _encode(
     context = video.codec_context
     context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709.value
     context.color_range = ColorRange.MPEG.value
-    context.thread_count = 2  # x264's bytes depend on it: fix it for the same file on any machine
+    context.thread_count = 2  # x264's bytes depend on it: fixed, for the same file on any machine
 
     def pictures() -> Iterator[av.VideoFrame]:
-        progress = tqdm(desc=f"writing {path.name}", unit="frame", delay=2, leave=False)
-        for number, image in enumerate(chain([first], images)):
+        every = _progress(chain([first], images), f"writing {path.name}", "frame")
+        for number, image in enumerate(every):
             if image.dtype != np.uint8 or image.shape != (height, width, 3):
                 raise VideoError(
                     f"{path}: frame {number} is {image.dtype} {list(image.shape)}, "
@@ -445,17 +431,16 @@ def _encode(
             )
             frame.pts, frame.time_base = number, 1 / rate
             yield frame
-            progress.update()
-        progress.close()
 
     streams: dict[type, Any] = {av.VideoFrame: video}
-    sound: Iterator[av.AudioFrame] = iter(())
+    sound: Iterator[Any] = iter(())
     if audio_from is not None:
         with _opened(Path(audio_from)) as source:
-            heard, seen = source.streams.best("audio"), source.streams.best("video")
+            heard: Any = source.streams.best("audio")
+            seen: Any = source.streams.best("video")
+            start = Fraction((seen.start_time or 0) * seen.time_base if seen else 0)
             if heard is not None:
                 layout = "mono" if heard.channels == 1 else "stereo"
-                start = (seen.start_time or 0) * seen.time_base if seen else Fraction(0)
                 streams[av.AudioFrame] = out.add_stream("aac", rate=AAC_RATE, layout=layout)
                 sound = _resampled(Path(audio_from), start, AAC_RATE, "fltp", layout)
     for frame in heapq.merge(pictures(), sound, key=lambda frame: frame.time):
@@ -466,36 +451,48 @@ def _encode(
 
 def _resampled(
     path: Path, start: Fraction, rate: int, sample_format: str, layout: str
-) -> Iterator[av.AudioFrame]:
+) -> Iterator[Any]:
     """Decode the sound from `start` (seconds in the container): gaps silent, what is before cut."""
     with _opened(path) as container:
-        stream = container.streams.best("audio")
+        stream: Any = container.streams.best("audio")
         graph = None
-        for frame in _decoded(container, stream):
-            if graph is None:  # only a decoded frame tells for certain what the decoder gives
-                graph = av.filter.Graph()
-                graph.link_nodes(
-                    graph.add_abuffer(
-                        sample_rate=frame.sample_rate,
-                        format=frame.format,
-                        layout=frame.layout,
-                        time_base=stream.time_base,
-                    ),
-                    graph.add("aresample", f"{rate}:async=1:first_pts=0"),
-                    graph.add("aformat", f"sample_fmts={sample_format}:channel_layouts={layout}"),
-                    graph.add("asetnsamples", f"n={AAC_BLOCK}:p=0"),
-                    graph.add("abuffersink"),
-                ).configure()
-            if frame.pts is not None:
+        for frame in chain(_decoded(container, stream), [None]):  # None: no more to come
+            if frame is not None and graph is None:  # only now is it known what the decoder gives
+                graph = _graph(
+                    abuffer=f"sample_rate={frame.sample_rate}:sample_fmt={frame.format.name}:"
+                    f"channel_layout={frame.layout.name}:time_base={stream.time_base}",
+                    aresample=f"{rate}:async=1:first_pts=0",
+                    aformat=f"sample_fmts={sample_format}:channel_layouts={layout}",
+                    asetnsamples="n=1024:p=0",  # what an AAC frame holds
+                    abuffersink="",
+                )
+            if frame is not None and frame.pts is not None:
                 frame.pts -= round(start / stream.time_base)
-            graph.push(frame)
-            yield from _pulled(graph)
-        if graph is not None:
-            graph.push(None)
-            yield from _pulled(graph)
+            if graph is not None:
+                graph.push(frame)
+                yield from _pulled(graph)
 
 
-def _pulled(graph: av.filter.Graph) -> Iterator[av.AudioFrame]:
+def _rgb(frame: Any, width: int, height: int) -> np.ndarray:
+    """Convert by the filters that ffmpeg and decord use, for the same colours to the last bit."""
+    graph = _graph(
+        buffer=f"width={frame.width}:height={frame.height}:pix_fmt={frame.format.name}:"
+        f"time_base={frame.time_base}",
+        scale=f"{width}:{height}",
+        format="rgb24",
+        buffersink="",
+    )
+    graph.push(frame)
+    return graph.pull().to_ndarray()
+
+
+def _graph(**steps: str) -> av.filter.Graph:
+    graph = av.filter.Graph()
+    graph.link_nodes(*(graph.add(name, options) for name, options in steps.items())).configure()
+    return graph
+
+
+def _pulled(graph: av.filter.Graph) -> Iterator[Any]:
     while True:
         try:
             yield graph.pull()
@@ -503,7 +500,7 @@ def _pulled(graph: av.filter.Graph) -> Iterator[av.AudioFrame]:
             return
 
 
-def _decoded(container: InputContainer, stream: Any) -> Iterator[Any]:
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
@@ -512,25 +509,7 @@ def _decoded(container: InputContainer, stream: Any) -> Iterator[Any]:
         yield from frames
 
 
-def _rgb(frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """Convert in a filter graph as ffmpeg and decord do, for the same colours to the last bit."""
-    graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(
-            width=frame.width,
-            height=frame.height,
-            format=frame.format,
-            time_base=frame.time_base,
-        ),
-        graph.add("scale", f"{size[0]}:{size[1]}"),
-        graph.add("format", "rgb24"),
-        graph.add("buffersink"),
-    ).configure()
-    graph.push(frame)
-    return graph.pull().to_ndarray()
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+def _video_stream(container: Any, path: Path) -> Any:
     stream = container.streams.best("video")
     if stream is None or stream.disposition & Disposition.attached_pic:  # a song's cover
         raise VideoError(f"{path}: there is no video in it, only sound or data")
@@ -539,7 +518,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
+def _opened(path: Path) -> Iterator[Any]:
     """Open a media file; whatever FFmpeg finds wrong with it becomes a VideoError."""
     if not path.exists():
         raise VideoError(f"{path}: there is no such file")
@@ -555,3 +534,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
             f"{path}: cannot be read as a video ({error.strerror}); it is of another kind, or cut "
             "short, as by a broken download"
         ) from error
+
+
+def _progress(items: Iterable[Any], what: str, unit: str) -> Any:
+    return tqdm(items, desc=what, unit=unit, delay=2, leave=False)
