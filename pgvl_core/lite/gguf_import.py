@@ -17,8 +17,21 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 CONTROL = 3  # the token type of GGUF that marks special tokens
-SPECIAL = ("bos", "eos", "padding", "unknown")
+CONFIG = {  # transformers' names for what GGUF calls otherwise
+    "vocab_size": "llama.vocab_size",
+    "hidden_size": "llama.embedding_length",
+    "intermediate_size": "llama.feed_forward_length",
+    "num_hidden_layers": "llama.block_count",
+    "num_attention_heads": "llama.attention.head_count",
+    "num_key_value_heads": "llama.attention.head_count_kv",
+    "max_position_embeddings": "llama.context_length",
+    "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
+    "bos_token_id": "tokenizer.ggml.bos_token_id",
+    "eos_token_id": "tokenizer.ggml.eos_token_id",
+    "pad_token_id": "tokenizer.ggml.padding_token_id",
+}
 
 
 def convert(source: Path, folder: Path) -> None:
@@ -33,30 +46,18 @@ def convert(source: Path, folder: Path) -> None:
     state = _state_dict(reader, config)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(folder)
-    ends = {
-        kind: getattr(config, kind) for kind in ("bos_token_id", "eos_token_id", "pad_token_id")
-    }
+    ends = {name: value for name, value in config.to_dict().items() if name in ENDS}
     GenerationConfig(**ends).save_pretrained(folder)
-    _tokenizer(reader.fields).save_pretrained(folder)
+    _tokenizer(reader.fields, ends).save_pretrained(folder)
 
 
 def _config(fields: dict[str, Any]) -> LlamaConfig:
-    def value(name: str) -> Any:
-        return fields[name].contents()
-
     return LlamaConfig(
-        vocab_size=value("llama.vocab_size"),
-        hidden_size=value("llama.embedding_length"),
-        intermediate_size=value("llama.feed_forward_length"),
-        num_hidden_layers=value("llama.block_count"),
-        num_attention_heads=value("llama.attention.head_count"),
-        num_key_value_heads=value("llama.attention.head_count_kv"),
-        max_position_embeddings=value("llama.context_length"),
-        rms_norm_eps=value("llama.attention.layer_norm_rms_epsilon"),
-        rope_parameters={"rope_type": "default", "rope_theta": value("llama.rope.freq_base")},
-        bos_token_id=value("tokenizer.ggml.bos_token_id"),
-        eos_token_id=value("tokenizer.ggml.eos_token_id"),
-        pad_token_id=value("tokenizer.ggml.padding_token_id"),
+        **{name: fields[key].contents() for name, key in CONFIG.items()},
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": fields["llama.rope.freq_base"].contents(),
+        },
         tie_word_embeddings=True,
         architectures=["LlamaForCausalLM"],
         dtype="float16",
@@ -86,10 +87,9 @@ def _interleaved_to_halves(weight: np.ndarray, head_dim: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(weight.shape)
 
 
-def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
+def _tokenizer(fields: dict[str, Any], ends: dict[str, int]) -> PreTrainedTokenizerFast:
     tokens: list[str] = fields["tokenizer.ggml.tokens"].contents()
     types: list[int] = fields["tokenizer.ggml.token_type"].contents()
-    ids = {kind: fields[f"tokenizer.ggml.{kind}_token_id"].contents() for kind in SPECIAL}
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"].contents()]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
@@ -104,10 +104,10 @@ def _tokenizer(fields: dict[str, Any]) -> PreTrainedTokenizerFast:
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token=tokens[ids["bos"]],
-        eos_token=tokens[ids["eos"]],
-        pad_token=tokens[ids["padding"]],
-        unk_token=tokens[ids["unknown"]],
+        bos_token=tokens[ends["bos_token_id"]],
+        eos_token=tokens[ends["eos_token_id"]],
+        pad_token=tokens[ends["pad_token_id"]],
+        unk_token=tokens[fields["tokenizer.ggml.unknown_token_id"].contents()],
         model_max_length=fields["llama.context_length"].contents(),
         chat_template=fields["tokenizer.chat_template"].contents(),
     )
