@@ -25,12 +25,20 @@ import numpy as np
 from PIL import Image
 
 from pgvl_core.assets import DATA
-from pgvl_core.toyworld_text import Expression, Question, captions, expressions, questions
+from pgvl_core.toyworld_text import (
+    LONG_ENOUGH,
+    Expression,
+    Question,
+    captions,
+    expressions,
+    facts,
+    questions,
+)
+from pgvl_core.video import Frames
 
 SPLITS = {"train": "seen", "compositions": "seen", "unseen": "unseen", "style": "style"}
 TRAVEL = ("left", "right", "up", "down")
-STAY = ("still", "approach", "bounce", "circle")
-MOTIONS = TRAVEL + STAY
+MOTIONS = (*TRAVEL, "still", "approach", "bounce", "circle")
 SIZES = {1: (0.35, 0.6), 2: (0.3, 0.45), 3: (0.26, 0.38), 4: (0.23, 0.33), 5: (0.2, 0.3)}
 # number of objects in a shot -> longest side of one, as a part of the frame's shorter side
 
@@ -88,16 +96,17 @@ class Clip:
     captions: list[str]  # of the whole clip: in a sentence per shot, and as a list of objects
     expressions: list[Expression]
     qa: list[Question]
-    seed: int
     split: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.seed}"
+    name: str  # names its files: split and seed, unless replaced
 
     def __repr__(self) -> str:
         count, height, width = self.frames.shape[:3]
         return f"Clip({self.name}, {count} frames {width}x{height}: {self.captions[0]})"
+
+    def _repr_html_(self) -> str:
+        indices = np.arange(len(self.frames))
+        strip = Frames(self.frames, indices / self.fps, indices)._repr_html_()
+        return f"{strip}<p>{self.captions[0]}</p>"
 
 
 # ------------------------------------------------------------------------------------ the sources
@@ -195,7 +204,7 @@ def _suits(split: str, names: Sequence[str], motions: Sequence[str], occlusion: 
 
 def _cross(motions: Sequence[str]) -> bool:
     """Whether the first of several objects can pass the second: one travels, the other stays."""
-    return len(motions) > 1 and motions[0] in TRAVEL and motions[1] in STAY
+    return len(motions) > 1 and motions[0] in TRAVEL and motions[1] in ("still", "approach")
 
 
 def _compose(
@@ -221,7 +230,10 @@ def _compose(
         moves = list(motions or (str(motion) for motion in rng.choice(MOTIONS, count)))
         if _suits(split, names, moves, occlusion):
             return names, moves
-    raise ValueError(f"no clip of split {split!r} has {objects or count} with motions {motions}")
+    raise ValueError(
+        f"split {split!r} has no clip of objects {objects or count} with motions {motions}: a pair "
+        "is held out from it, or two objects could not be told apart"
+    )
 
 
 # -------------------------------------------------------------------------------------- rendering
@@ -258,7 +270,8 @@ def _path(
         height = rng.uniform(0.2, 0.3) * room[1]
         x = np.clip(cell[0], half[0], room[0] - half[0])
         floor = np.clip(cell[1] + height / 2, half[1] + height, room[1] - half[1])
-        y = floor - height * np.abs(np.sin(np.pi * rng.integers(2, 5) * time))
+        bounces = min(rng.integers(2, 5), max(1, len(time) // 6))
+        y = floor - height * np.abs(np.sin(np.pi * bounces * time))
         return np.stack([np.full_like(time, x), y], 1), scale
     if motion == "approach":
         scale = 0.4 ** (1 - time)
@@ -321,7 +334,8 @@ def _render_shot(
     """
     count = len(sprites)
     room = np.array(frames.shape[2:0:-1], float)
-    cells = (np.stack([rng.permutation(count), rng.permutation(count)], 1) + 0.5) / count * room
+    places = np.stack([rng.permutation(count), rng.permutation(count)], 1)
+    cells = (places + rng.uniform(0.2, 0.8, (count, 2))) / count * room
     crossing = crossing and _cross(motions)
     if crossing:
         axis = 1 - TRAVEL.index(motions[0]) // 2
@@ -415,9 +429,11 @@ def make_clip(
     if not 1 <= count <= 5:
         raise ValueError(f"a clip has one to five objects, not {count}")
     if shots is None:
-        shots = 1 if occlusion or rng.random() < 0.6 else int(rng.integers(1, count + 1))
+        most = 1 if occlusion else min(count, max(1, frames // LONG_ENOUGH))
+        shots = 1 if rng.random() < 0.6 else int(rng.integers(1, most + 1))
     if not 1 <= shots <= min(count, frames) or (occlusion and shots == count):
-        raise ValueError(f"{count} objects in {frames} frames do not make {shots} such shots")
+        pair = ", two in the first" if occlusion else ""
+        raise ValueError(f"{count} objects and {frames} frames do not fill {shots} shots{pair}")
     names, moves = _compose(rng, split, count, given, motions, look_alikes, bool(occlusion))
     crossing = rng.random() < 0.4 if occlusion is None else occlusion
 
@@ -466,6 +482,7 @@ def make_clip(
         )
         for i, sprite in enumerate(sprites)
     ]
+    known = facts(tracks)
     groups = {sprite.group for sprite in sprites}
     absent = sorted(name for name, (sprite, *_) in pool.items() if sprite.group not in groups)
     return Clip(
@@ -473,9 +490,9 @@ def make_clip(
         fps=fps,
         tracks=tracks,
         cuts=cuts,
-        captions=captions(tracks),
-        expressions=expressions(tracks),
-        qa=questions(tracks, fps, absent[rng.integers(len(absent))]),
-        seed=seed,
+        captions=captions(tracks, known),
+        expressions=expressions(tracks, known),
+        qa=questions(tracks, known, fps, absent[rng.integers(len(absent))]),
         split=split,
+        name=f"{split}-{seed}",
     )

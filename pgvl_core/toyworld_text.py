@@ -96,8 +96,10 @@ def _side(offsets: np.ndarray, margin: float) -> bool | None:
 
 def _covers(near: Track, far: Track) -> bool | None:
     """Whether one object hides a good part of another at some time."""
+    if near.depth < far.depth or near.shot != far.shot:
+        return False
     both = np.nonzero((near.visibility > 0) & far.full.any((1, 2)))[0]
-    if near.depth < far.depth or not len(both):
+    if not len(both):
         return False
     when = slice(both[0], both[-1] + 1)
     hidden = np.count_nonzero(near.visible[when] & far.full[when], axis=(1, 2))
@@ -124,7 +126,7 @@ def facts(tracks: Sequence[Track]) -> Facts:
         for name, (_, axis, sign) in BESIDE.items():
             offsets = sign * (centres[i] - centres[j])[both, axis]
             known[i, name, j] = a.shot == b.shot and (_side(offsets, 0.1) if enough else None)
-        known[i, "in_front_of", j] = known[j, "behind", i] = a.shot == b.shot and _covers(a, b)
+        known[i, "in_front_of", j] = known[j, "behind", i] = _covers(a, b)
     return known
 
 
@@ -152,21 +154,21 @@ class _Description:
         """Whether it is true of the target and of no other object."""
         return all(self.of(track, known) is (track is target) for track in tracks)
 
-    def clause(self, tracks: Sequence[Track]) -> str:
-        """Its fact with a verb: "moves up", "is on the left", "is above the car"."""
-        assert self.fact is not None
-        name, *other = self.fact
-        if name in MOTION:
-            return MOTION[name]
-        return f"is {PHRASE[name]}" + "".join(f" the {tracks[i].category}" for i in other)
-
     def phrase(self, tracks: Sequence[Track]) -> str:
         """As a noun phrase: "the dog that moves up", "the red apple on the left"."""
         noun = f"the {self.colour} {self.category}" if self.colour else f"the {self.category}"
         if self.fact is None:
             return noun
-        clause = self.clause(tracks)
+        clause = _clause(self.fact, tracks)
         return f"{noun} {clause[3:]}" if clause.startswith("is ") else f"{noun} that {clause}"
+
+
+def _clause(fact: tuple[str] | tuple[str, int], tracks: Sequence[Track]) -> str:
+    """A fact with its verb: "moves up", "is on the left", "is above the car"."""
+    name, *other = fact
+    if name in MOTION:
+        return MOTION[name]
+    return f"is {PHRASE[name]}" + "".join(f" the {tracks[i].category}" for i in other)
 
 
 def _descriptions(target: Track, tracks: Sequence[Track], known: Facts) -> list[_Description]:
@@ -186,14 +188,14 @@ def _descriptions(target: Track, tracks: Sequence[Track], known: Facts) -> list[
     return [each for each in candidates if each.only(target, tracks, known)]
 
 
-def expressions(tracks: Sequence[Track]) -> list[Expression]:
+def expressions(tracks: Sequence[Track], known: Facts) -> list[Expression]:
     """Referring expressions in the two forms of VidSTG, each of which fits one object alone."""
-    known, found = facts(tracks), []
+    found = []
     counts = Counter(track.category for track in tracks)
     for track in tracks:
         for each in _descriptions(track, tracks, known):
             relation = each.fact if each.fact and len(each.fact) == 2 else None
-            clause = each.clause(tracks) if each.fact else f"is {each.colour}"
+            clause = _clause(each.fact, tracks) if each.fact else f"is {each.colour}"
             if each.category is None:
                 texts = {"interrogative": f"what {clause}?"}
             else:
@@ -233,9 +235,8 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
 
 
-def captions(tracks: Sequence[Track]) -> list[str]:
+def captions(tracks: Sequence[Track], known: Facts) -> list[str]:
     """A caption that tells what moves how, shot after shot, and one that lists the objects."""
-    known = facts(tracks)
     shots = [list(shot) for _, shot in itertools.groupby(tracks, key=lambda track: track.shot)]
     told = []
     for i, shot in enumerate(shots):
@@ -267,9 +268,8 @@ def _order(tracks: Sequence[Track], fps: float) -> list[Track] | None:
     return [tracks[i] for i in ids] if len(gaps) and gaps.min() >= max(2, fps / 4) else None
 
 
-def questions(tracks: Sequence[Track], fps: float, absent: str) -> list[Question]:
+def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) -> list[Question]:
     """Question/answer pairs of each kind the truth allows; `absent` is a category not shown."""
-    known = facts(tracks)
     counts = Counter(track.category for track in tracks)
     asked = [
         ("object", "What is in the video?", _listing(tracks)),
@@ -304,7 +304,7 @@ def questions(tracks: Sequence[Track], fps: float, absent: str) -> list[Question
                 if known[a.id, fact, b.id]:
                     question = f"Is the {a.category} {choice} the {b.category}?"
                     asked.append(("relation", question, PHRASE[fact].removesuffix(" of")))
-    for each in expressions(tracks):
+    for each in expressions(tracks, known):
         if each.type == "interrogative" and each.text.startswith("what"):
             kind = "relation" if each.relation else "object"
             asked.append((kind, _sentence(each.text), _a(tracks[each.target_id].category)))
