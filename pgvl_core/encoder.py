@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPVisionModel
 
+from . import assets
 from .lite import clip
 from .video import resize
 
@@ -217,7 +218,9 @@ def patch_features(vision: CLIPVisionModel, pixels: torch.Tensor) -> torch.Tenso
 
 
 def load_encoder(checkpoint: str | Path, device: str | torch.device = "cpu") -> FrameEncoder:
-    """The encoder that a profile names: "liteclip", or a CLIP checkpoint."""
+    """The encoder that a profile names: "liteclip", an asset, or a CLIP checkpoint of your own."""
     if checkpoint == "liteclip":
         return LiteCLIPEncoder(device=device)
+    if checkpoint in assets.ASSETS:
+        checkpoint = assets.path(str(checkpoint))
     return CLIPEncoder(checkpoint, device=device)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from .. import assets
 
@@ -64,6 +65,7 @@ class SentenceEncoder:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         folder = assets.path("minilm")
+        transformers_logging.disable_progress_bar()  # for a model that loads in a blink
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = AutoModel.from_pretrained(folder).eval().requires_grad_(False).to(device)
 
