@@ -28,6 +28,7 @@ import decord
 import numpy as np
 import torch
 import torch.nn.functional as F
+from av.sidedata.sidedata import Type
 from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
@@ -110,11 +111,14 @@ class Video:
         with _opened(self.path) as container:
             first = next(_decoded(container, _video_stream(container, self.path)), None)
         if first is None or first.pts is None:
-            raise VideoError(f"{self.path}: not one frame of it can be decoded; is it complete?")
-        self._turns = round(first.rotation / 90) % 4  # quarter turns anticlockwise
+            raise VideoError(
+                f"{self.path}: no frame of it can be decoded and timed; is it complete, and no raw "
+                "stream?"
+            )
+        self._matrix = _display_matrix(first)
         self._stored_size = first.width, first.height
-        self.rotation = -90 * self._turns % 360
-        self.width, self.height = self._stored_size[:: -1 if self._turns % 2 else 1]
+        self.rotation = -90 * round(first.rotation / 90) % 360
+        self.height, self.width = _turned(_rgb(first, *self._stored_size), self._matrix).shape[:2]
 
         with _opened(self.path) as container:  # anew: not every container can be wound back
             stream = _video_stream(container, self.path)
@@ -128,19 +132,21 @@ class Video:
             ]
             self._start = min(starts, default=Fraction(0))
             self.frame_count = len(self._pts)
-            self.timestamps = self._pts * float(stream.time_base) - float(self._start)
-            self.duration = float(end_pts * stream.time_base - self._start)
+            tick = stream.time_base
+            self.timestamps = (self._pts - float(self._start / tick)) * float(tick)
+            self.duration = float(end_pts * tick - self._start)
             # The header's rate is exact (30000/1001), but not true of frames at varying intervals.
-            self.fps = self.frame_count / (self.duration - float(self.timestamps[0]))
-            if stream.average_rate and abs(self.fps / stream.average_rate - 1) < 0.01:
-                self.fps = float(stream.average_rate)
+            shown = self.duration - float(self.timestamps[0])
+            self.fps = float(stream.average_rate or 1)
+            if shown > 0 and abs(self.fps * shown / self.frame_count - 1) > 0.01:
+                self.fps = self.frame_count / shown
 
     def _index(self, container: Any, stream: Any, first_pts: int) -> int:
         """List frames and key frames from the packets, without decoding; give the last's end."""
-        mp4, matroska, avi, mpeg = (
-            name in container.format.name for name in ("mp4", "matroska", "avi", "mpeg")
-        )
-        self._timed = not avi  # AVI tells when to decode a frame, not when to show it
+        form = container.format.name
+        mp4, matroska, mpeg = "mp4" in form, "matroska" in form, "mpeg" in form
+        self._timed = form != "avi"  # which tells when to decode a frame, not when to show it
+        self._seekable = form not in ("avi", "mpeg")  # MPEG-PS: its times are guessed after a seek
         seconds = {s.index: float(s.time_base) for s in container.streams if s.time_base}
         shown, keys, packets, end, torn = [], [], 0, 0.0, False
         for packet in container.demux():
@@ -238,11 +244,10 @@ class Video:
         if not self.has_audio:
             return np.zeros(0, np.float32)
         blocks = _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
-        samples = [
-            block.to_ndarray()[0]
-            for block in _progress(blocks, f"reading sound of {self.path.name}", "block")
-        ]
-        return np.concatenate(samples, dtype=np.float32, casting="unsafe") / 32768
+        progress = _progress(blocks, f"reading sound of {self.path.name}", "block")
+        audio = np.concatenate([block.to_ndarray()[0] for block in progress], dtype=np.float32)
+        audio /= 32768
+        return audio
 
     @cached_property
     def _decord(self) -> Any:
@@ -280,25 +285,21 @@ class Video:
             yield image
 
     def _read_av(self, wanted: list[int], seek: bool = True) -> Iterator[np.ndarray]:
-        """Decode frames `wanted`, ascending, with PyAV, known by their timestamps.
-
-        Decoding starts from the key frame *before* the last one, since frames after an open
-        group's key frame may depend on the group before.
-        """
-        seek = seek and self._timed
+        """Decode frames `wanted`, ascending, with PyAV, known by their timestamps."""
+        seek = seek and self._seekable
         with _opened(self.path) as container:
             stream = _video_stream(container, self.path)
             decoded, position = self._stamped(container, stream), 0
             for k, index in enumerate(wanted):
-                key = max(0, bisect_right(self._key_ranks, index) - 2)
+                key = max(0, bisect_right(self._key_ranks, index) - 1)
                 if seek and self._key_ranks and self._key_ranks[key] > position:
                     container.seek(self._key_dts[key], stream=stream)
                     decoded = self._stamped(container, stream)
                 position, due = index, self._pts[index]
                 pts, frame = next((f for f in decoded if f[0] >= due), (None, None))
                 if pts == due:
-                    yield np.rot90(_rgb(frame, *self._stored_size), self._turns)
-                elif seek:  # the container led us astray: decode it from its start
+                    yield _turned(_rgb(frame, *self._stored_size), self._matrix)
+                elif seek:  # it led astray, or that key frame was none: decode from the start
                     yield from self._read_av(wanted[k:], seek=False)
                     return
                 else:
@@ -340,7 +341,7 @@ def sample_indices(frame_count: int, n: int) -> np.ndarray:
 
 
 def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize frames with antialiasing (bicubic, within one grey level of Pillow's).
+    """Resize frames with antialiasing (bicubic, within two grey levels of Pillow's).
 
     Parameters
     ----------
@@ -484,6 +485,22 @@ def _rgb(frame: Any, width: int, height: int) -> np.ndarray:
     )
     graph.push(frame)
     return graph.pull().to_ndarray()
+
+
+def _display_matrix(frame: Any) -> list[list[int]]:
+    """How the file wants its pictures turned and mirrored: (x, y) becomes (x, y) @ matrix."""
+    for side in frame.side_data:
+        if side.type == Type.DISPLAYMATRIX:  # 16.16 fixed-point numbers
+            fixed = np.frombuffer(side, np.int32).reshape(3, 3)[:2, :2]
+            return np.round(fixed / 65536).astype(int).tolist()
+    return [[1, 0], [0, 1]]
+
+
+def _turned(image: np.ndarray, matrix: list[list[int]]) -> np.ndarray:
+    (across, down), (down_across, down_down) = matrix
+    if across == 0:
+        return image.swapaxes(0, 1)[:: down or 1, :: down_across or 1]
+    return image[:: down_down or 1, ::across]
 
 
 def _graph(**steps: str) -> av.filter.Graph:
