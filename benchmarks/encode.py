@@ -48,7 +48,9 @@ def plain(encoder: LiteCLIPEncoder, path: Path) -> torch.Tensor:
     images = reader.get_batch(sample_indices(len(reader), FRAMES)).asnumpy()
     pictures = [Image.fromarray(image) for image in images]
     rows, columns = encoder.grid(*images.shape[1:3])
-    arrays = [np.asarray(p.resize((columns * 32, rows * 32), Image.BICUBIC)) for p in pictures]
+    arrays = [
+        np.asarray(p.resize((columns * 32, rows * 32), Image.Resampling.BICUBIC)) for p in pictures
+    ]
     pixels = torch.stack(
         [torch.from_numpy((array.astype(np.float32) - 127) / 128) for array in arrays]
     )

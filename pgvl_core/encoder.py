@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from . import assets
 from .lite import clip
@@ -205,11 +206,11 @@ class CLIPEncoder(FrameEncoder):
         return normalize(joint.to("cpu", torch.float32), dim=-1)
 
 
-def drop_last_layer(vision: CLIPVisionModel) -> nn.Module:
+def drop_last_layer(vision: CLIPVisionModel) -> CLIPEncoderLayer:
     """Take the last layer off a CLIP vision tower, so that it ends at ``hidden_states[-2]``."""
     *kept, last = vision.encoder.layers
     vision.encoder.layers = nn.ModuleList(kept)
-    return last
+    return last  # type: ignore[return-value]
 
 
 def patch_features(vision: CLIPVisionModel, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,12 +1,15 @@
 """Pictures for the notebooks: each a matplotlib figure, which `show` displays with alt text."""
 
+import base64
+import html
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, display
+from IPython.display import display
 from matplotlib.figure import Figure
 
 
@@ -15,7 +18,10 @@ def show(figure: Figure, alt: str, dpi: int = 90) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
     plt.close(figure)
-    display(Image(buffer.getvalue(), alt=alt))
+    # As HTML, since JupyterLab gives a bare picture no alt text; as plain text, alt itself.
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    display({"text/html": tag, "text/plain": alt}, raw=True)
 
 
 def frame_grid(
@@ -74,4 +80,33 @@ def bars(
     axis.invert_yaxis()
     axis.set_xlabel(label)
     axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def flow_chart(
+    boxes: Mapping[str, tuple[int, int]],
+    chains: Sequence[Sequence[str]],
+    filled: Collection[str],
+    width: float = 11.0,
+) -> Figure:
+    """Named boxes at (column, row), joined by an arrow along each chain of names.
+
+    Boxes in `filled` are coloured. A name is broken at its spaces.
+    """
+    columns = 1 + max(column for column, _ in boxes.values())
+    rows = 1 + max(row for _, row in boxes.values())
+    figure, axis = plt.subplots(figsize=(width, rows * width / columns * 0.6))
+    drawn = {}
+    for name, (column, row) in boxes.items():
+        colour = "#d5e5f5" if name in filled else "white"
+        style = {"boxstyle": "round,pad=0.5", "facecolor": colour, "edgecolor": "#4c78a8"}
+        label = name.replace(" ", "\n")
+        drawn[name] = axis.text(column, -row, label, ha="center", va="center", bbox=style)
+    axis.set(xlim=(-0.5, columns - 0.5), ylim=(0.5 - rows, 0.5))
+    axis.axis("off")
+    figure.canvas.draw()  # boxes get their size, at which the arrows stop
+    for start, end in {pair for chain in chains for pair in pairwise(chain)}:
+        patches = {"patchA": drawn[start].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        arrow = {"arrowstyle": "->", "color": "#666666", "shrinkA": 4, "shrinkB": 4, **patches}
+        axis.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow)
     return figure

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 # nbformat, papermill and nbconvert take two seconds to import: paid only where notebooks are run.
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ KEY_NUMBERS = 4  # how many of a notebook's numbers the closing table shows
 
 @dataclass(frozen=True)
 class Source:
-    """Source text that a notebook shows highlighted, as markdown: no style or script of its own."""
+    """Source text that a notebook shows highlighted."""
 
     file: str
     text: str
@@ -46,8 +49,11 @@ class Source:
     def __repr__(self) -> str:
         return f"# {self.file}\n{self.text}"
 
-    def _repr_markdown_(self) -> str:
-        return f"```python\n{self!r}\n```"
+    def _repr_html_(self) -> str:
+        # Styles at each word: a page that shows the output may have no style sheet for it.
+        frame = "font-family: monospace; line-height: 125%; padding: 6px"
+        formatter = HtmlFormatter(noclasses=True, nobackground=True, prestyles=frame)
+        return highlight(repr(self), PythonLexer(), formatter)
 
 
 def show_source(definition: Any) -> Source:
@@ -77,7 +83,8 @@ class Table:
 
     def _repr_html_(self) -> str:
         def row(texts: tuple[str, ...], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
+            cell = f'<{tag} style="text-align: left">'  # front ends align to the right
+            return "<tr>" + "".join(f"{cell}{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
 
         body = "".join(row(texts, "td") for texts in self.rows)
         return f"<table><thead>{row(self.headings, 'th')}</thead><tbody>{body}</tbody></table>"

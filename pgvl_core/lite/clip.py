@@ -10,42 +10,42 @@ predicts the image direction of words that are no class name.
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
+import timm.models
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from timm.models import EfficientNet
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .. import assets
 
-TRUNK = "tf_efficientnet_lite2"
 TRUNK_DIM = 1280
 STRIDE = 32  # pixels to a cell of the trunk's last map
 TEXT_MAP = assets.DATA / "weights" / "liteclip.safetensors"
 
 
-def load_trunk(device: str | torch.device = "cpu") -> nn.Module:
+def load_trunk(device: str | torch.device = "cpu") -> EfficientNet:
     """EfficientNet-Lite2 with its ImageNet-1k weights, frozen, in evaluation mode.
 
     The checkpoint lists the same tensors in the same order as timm's model, under other names.
     """
-    trunk = timm.create_model(TRUNK, pretrained=False)
-    checkpoint = torch.load(
-        assets.path("efficientnet-lite2"), map_location="cpu", weights_only=True
-    )
+    trunk: EfficientNet = timm.models.tf_efficientnet_lite2()
+    file = assets.path("efficientnet-lite2")
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     trunk.load_state_dict(dict(zip(trunk.state_dict(), checkpoint.values(), strict=True)))
     # channels_last: the layout in which oneDNN runs depthwise convolutions fastest.
-    return trunk.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    trunk.to(device).to(memory_format=torch.channels_last)
+    trunk.eval().requires_grad_(False)
+    return trunk
 
 
-def trunk_map(trunk: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+def trunk_map(trunk: EfficientNet, pixels: torch.Tensor) -> torch.Tensor:
     """The trunk's last feature map.
 
     Parameters
     ----------
-    trunk : nn.Module
+    trunk : EfficientNet
         From `load_trunk`.
     pixels : uint8 Tensor ``[T, 3, H, W]``
         RGB; ``H`` and ``W`` multiples of 32.
