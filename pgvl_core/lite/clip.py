@@ -9,8 +9,9 @@ predicts the image direction of words that are no class name.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
-import timm.models
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from timm.models import EfficientNet
@@ -30,7 +31,7 @@ def load_trunk(device: str | torch.device = "cpu") -> EfficientNet:
 
     The checkpoint lists the same tensors in the same order as timm's model, under other names.
     """
-    trunk: EfficientNet = timm.models.tf_efficientnet_lite2()
+    trunk = cast(EfficientNet, timm.create_model("tf_efficientnet_lite2", pretrained=False))
     file = assets.path("efficientnet-lite2")
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     trunk.load_state_dict(dict(zip(trunk.state_dict(), checkpoint.values(), strict=True)))
