@@ -175,7 +175,9 @@ def make_clip(
     look_alikes: int | None = None,
     occlusion: bool | None = None,
 ) -> Clip:
-    """Render a clip; the same arguments give the same bytes. What is None is drawn by the seed.
+    """Render a clip; the same arguments give the same bytes (by the same NumPy and OpenCV).
+
+    What is None is drawn by the seed.
 
     Parameters
     ----------

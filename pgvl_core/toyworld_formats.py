@@ -118,12 +118,9 @@ def vidstg_raw(clip: Clip) -> list[dict[str, Any]]:
 
 
 def vidstg(clip: Clip) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A clip's part of VidSTG as processed for TubeDETR: items of `videos`, its `trajectories`.
-
-    `video_id`, the running number, is left to `write_dataset`.
-    """
+    """A clip's part of VidSTG as processed for TubeDETR: items of `videos`, its `trajectories`."""
     videos = []
-    for each in clip.expressions:
+    for number, each in enumerate(clip.expressions):
         begin, end = clip.tracks[each.target_id].span
         videos.append(
             {
@@ -137,6 +134,7 @@ def vidstg(clip: Clip) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 "caption": each.text,
                 "type": "subject",
                 "target_id": each.target_id,
+                "video_id": number,  # among all items of a file
                 "qtype": each.type,
             }
         )
