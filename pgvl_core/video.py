@@ -118,7 +118,8 @@ class Video:
         self._matrix = _display_matrix(first)
         self._stored_size = first.width, first.height
         self.rotation = -90 * round(first.rotation / 90) % 360
-        self.height, self.width = _turned(_rgb(first, *self._stored_size), self._matrix).shape[:2]
+        upright = _turned(_rgb(first, *self._stored_size), self._matrix)
+        self.height, self.width = upright.shape[:2]
 
         with _opened(self.path) as container:  # anew: not every container can be wound back
             stream = _video_stream(container, self.path)
@@ -241,11 +242,12 @@ class Video:
         float32 [S] at `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
         come after the last frame's; S is 0 without an audio stream
         """
-        if not self.has_audio:
-            return np.zeros(0, np.float32)
-        blocks = _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
-        progress = _progress(blocks, f"reading sound of {self.path.name}", "block")
-        audio = np.concatenate([block.to_ndarray()[0] for block in progress], dtype=np.float32)
+        samples = [np.zeros(0, np.float32)]
+        if self.has_audio:
+            blocks = _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
+            for block in _progress(blocks, f"reading sound of {self.path.name}", "block"):
+                samples.append(block.to_ndarray()[0])
+        audio = np.concatenate(samples)
         audio /= 32768
         return audio
 
@@ -257,8 +259,8 @@ class Video:
         count is right in MP4, MOV and Matroska files of closed groups of pictures, and wrong where
         frames stored after a key frame are shown before it (open groups; MPEG-2 and MPEG-4 part 2
         with B-frames), where an edit list hides frames (a video trimmed on a phone) and in
-        containers with no index of times (MPEG-TS, AVI, WMV). What else it lacks (rotation in
-        Matroska, AV1, more than 8 bits) shows in the first frame.
+        containers with no index of times (MPEG-TS, AVI, WMV). What else it lacks (mirroring,
+        rotation in Matroska, AV1, more than 8 bits) shows in the first frame.
         """
         if not self._plain:
             return None
@@ -410,7 +412,7 @@ def _encode(
     if first is None:
         raise VideoError(f"{path}: there are no frames to write")
     height, width = first.shape[:2]
-    video = out.add_stream("libx264", rate=rate, options={"crf": "18"})
+    video = out.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     # Said in the file, or players guess from the picture's size how to turn it into RGB again.
     context = video.codec_context

@@ -259,12 +259,8 @@ def test_sound_is_what_ffmpeg_gives_whisper(codec, tmp_path, monkeypatch):
     audio = Video(tmp_path / "v.mkv").audio()
     assert audio.dtype == np.float32
     assert audio.ndim == 1
-    shift = int(np.argmax(np.correlate(audio[:4000], true[1000:3000], "valid"))) - 1000
-    assert abs(shift) <= SAMPLE_RATE // 100  # Opus and MP3 start some milliseconds before 0
-    both = min(len(audio) - max(shift, 0), len(true) + min(shift, 0)) - 2000
-    mine = audio[max(shift, 0) :][:both]
-    np.testing.assert_allclose(mine, true[max(-shift, 0) :][:both], atol=2e-3)
-    assert len(audio) == pytest.approx(2 * SAMPLE_RATE, abs=1500)
+    assert len(audio) == len(true)
+    np.testing.assert_allclose(audio, true, atol=1e-3)
 
 
 # --- what is no video -----------------------------------------------------------------------------
