@@ -66,6 +66,7 @@ notebooks: $(INSTALLED)
 	$(QUIET) $(BIN)/python -m pgvl_core.workbook $(ONLY)
 
 atlas: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[build]'
 	$(BIN)/python data/build/make_atlas.py
 
 videos: $(INSTALLED)

@@ -31,6 +31,9 @@ class FrameEncoder(ABC):
     dim: int
     temperature: float
 
+    def __init__(self) -> None:
+        self._vectors: dict[str, torch.Tensor] = {}
+
     @abstractmethod
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for frames of this size; ``N`` is their product."""
@@ -40,8 +43,8 @@ class FrameEncoder(ABC):
         """Patch features ``[t, N, D]`` of one chunk of frames."""
 
     @abstractmethod
-    def encode_text(self, names: list[str]) -> torch.Tensor:
-        """Unit vectors ``[K, E]`` of names such as "dog", in the space that `project` maps to."""
+    def _text(self, names: list[str]) -> torch.Tensor:
+        """Unit vectors ``[K, E]`` of names that were not asked for before."""
 
     @abstractmethod
     def project(self, features: torch.Tensor) -> torch.Tensor:
@@ -76,6 +79,16 @@ class FrameEncoder(ABC):
         with torch.inference_mode():
             parts = [self._features(images[start : start + batch_size]) for start in chunks]
         return torch.cat([part.to("cpu", torch.float32) for part in parts])
+
+    def encode_text(self, names: list[str]) -> torch.Tensor:
+        """Unit vectors ``[K, E]`` of names such as "dog", in the space that `project` maps to.
+
+        A name is encoded once: a tag list is asked for again at every shot.
+        """
+        new = [name for name in dict.fromkeys(names) if name not in self._vectors]
+        if new:
+            self._vectors.update(zip(new, self._text(new), strict=True))
+        return torch.stack([self._vectors[name] for name in names])
 
     def similarity(self, features: torch.Tensor, names: list[str]) -> torch.Tensor:
         """Cosine of every patch with every name.
@@ -113,6 +126,7 @@ class LiteCLIPEncoder(FrameEncoder):
     def __init__(self, short_side: int = 224, device: str | torch.device = "cpu") -> None:
         if short_side < clip.STRIDE or short_side % clip.STRIDE:
             raise ValueError(f"short_side must be a multiple of {clip.STRIDE}, got {short_side}")
+        super().__init__()
         self.short_side = short_side
         self.trunk = clip.load_trunk(device)
         self.sentences = clip.SentenceEncoder(device)
@@ -125,10 +139,10 @@ class LiteCLIPEncoder(FrameEncoder):
     def _features(self, images: np.ndarray) -> torch.Tensor:
         rows, columns = self.grid(*images.shape[1:3])
         images = resize(images, rows * clip.STRIDE, columns * clip.STRIDE)
-        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
         return clip.trunk_map(self.trunk, pixels).flatten(2).transpose(1, 2)
 
-    def encode_text(self, names: list[str]) -> torch.Tensor:
+    def _text(self, names: list[str]) -> torch.Tensor:
         prompts = [PROMPT.format(name) for name in names]
         return self.text_map(self.sentences(prompts).to("cpu", torch.float32))
 
@@ -157,6 +171,7 @@ class CLIPEncoder(FrameEncoder):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        super().__init__()
         kind = AutoConfig.from_pretrained(checkpoint).model_type
         if kind not in ("clip", "clip_vision_model"):
             raise ValueError(f"{checkpoint} holds a {kind} model; CLIPEncoder reads CLIP models")
@@ -189,7 +204,7 @@ class CLIPEncoder(FrameEncoder):
             )
         return self.clip
 
-    def encode_text(self, names: list[str]) -> torch.Tensor:
+    def _text(self, names: list[str]) -> torch.Tensor:
         model = self._both_towers()
         prompts = [PROMPT.format(name) for name in names]
         tokens = self.tokenizer(prompts, padding=True, truncation=True, return_tensors="pt")

@@ -25,6 +25,15 @@ def test_fit_without_ridge_interpolates():
     torch.testing.assert_close(fitted(text), directions, atol=1e-2, rtol=0)
 
 
+def test_bland_patches_prefer_no_word():
+    """A patch whose feature is zero lies opposite the centre; every name is neutral to it."""
+    generator = torch.Generator().manual_seed(1)
+    centre, directions = torch.rand(12, generator=generator), torch.randn(40, 12)
+    fitted = clip.fit_text_map(torch.randn(40, 6), directions, centre)
+    bland = normalize(torch.zeros(12) - centre, dim=0)
+    torch.testing.assert_close(fitted(torch.randn(9, 6)) @ bland, torch.zeros(9), atol=1e-5, rtol=0)
+
+
 def test_length_of_a_text_vector_does_not_matter():
     fitted = clip.fit_text_map(torch.randn(9, 5), torch.randn(9, 3), torch.zeros(3))
     text = torch.randn(4, 5)

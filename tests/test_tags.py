@@ -21,7 +21,7 @@ class TwoWords(FrameEncoder):
     def _features(self, images):
         raise NotImplementedError
 
-    def encode_text(self, names):
+    def _text(self, names):
         return torch.tensor([{"right": [1.0, 0.0], "up": [0.0, 1.0]}[name] for name in names])
 
     def project(self, features):

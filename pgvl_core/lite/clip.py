@@ -154,11 +154,17 @@ def fit_text_map(
     directions : Tensor ``[M, D]``
         Their image directions, unit length.
     image_centre : Tensor ``[D]``
-        Kept in the map for those who compare image features with it.
+        Mean feature over varied images. Directions are fitted at a right angle to it; zeros leave
+        them as they are.
     width, ridge : float
         Width of the kernel, and the weight that keeps coefficients small. Chosen on ImageNet
         classes held out of the fit; the result hardly changes between half and twice these.
     """
+    # A bland patch has a feature near zero: centred, it points away from the centre, whatever it
+    # shows. Without this, a word whose direction happens to lie there claims every bland patch.
+    away = normalize(image_centre, dim=0)
+    directions = normalize(directions - (directions @ away)[:, None] * away, dim=-1)
+
     text = normalize(text, dim=-1)
     text_centre = text.mean(0)
     anchors = normalize(text - text_centre, dim=-1)
