@@ -269,8 +269,6 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
     -------
     The number of notebooks that failed, fit for an exit status.
     """
-    from nbconvert import HTMLExporter
-
     output = Path(output)
     rows, failed = [], 0
     for path in notebooks(names):
@@ -292,13 +290,24 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
         rows.append((path.stem, *row))
         executed = output / path.name
         if executed.exists():
-            page, _ = HTMLExporter().from_filename(str(executed))
-            _replace(executed.with_suffix(".html"), page)
+            _replace(executed.with_suffix(".html"), _page(executed))
     headings = ("notebook", "minutes", "peak RAM (MB)", "key numbers")
     print(f"\n{table([dict(zip(headings, row, strict=True)) for row in rows])}\n")
     print(f"Read them as pages: {output}/*.html")
     print("Work with them: make lab, or jupyter lab notebooks/00_start_here.ipynb")
     return failed
+
+
+def _page(executed: Path) -> str:
+    """A notebook as HTML; what JupyterLab folds (a quiz's source tells the answer) is left out."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(executed, as_version=4)
+    for cell in notebook.cells:
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            cell.metadata.transient = {"remove_source": True}
+    return HTMLExporter().from_notebook_node(notebook)[0]
 
 
 # Committed outputs
