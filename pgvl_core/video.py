@@ -38,7 +38,7 @@ SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 AAC_RATE = 48_000  # Hz, which every browser plays
 THUMBNAILS, THUMBNAIL_HEIGHT = 8, 96  # pictures in a notebook's strip, and their height in pixels
 
-_DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
+_DECORD_ERRORS = (decord.DECORDError, RuntimeError)
 
 
 class VideoError(ValueError):
@@ -145,7 +145,7 @@ class Video:
     def _index(self, container: Any, stream: Any, first_pts: int) -> int:
         """List frames and key frames from the packets, without decoding; give the last's end."""
         form = container.format.name
-        mp4, matroska, mpeg = "mp4" in form, "matroska" in form, "mpeg" in form
+        mp4, matroska = "mp4" in form, "matroska" in form
         self._timed = form != "avi"  # which tells when to decode a frame, not when to show it
         self._seekable = form not in ("avi", "mpeg")  # MPEG-PS: its times are guessed after a seek
         seconds = {s.index: float(s.time_base) for s in container.streams if s.time_base}
@@ -167,7 +167,7 @@ class Video:
                 shown.append((pts, packet.duration or 0))
         promised = (container.duration or 0) / av.time_base
         if (
-            (torn and not mpeg)  # the last packet; a broadcast's recording ends anywhere
+            torn  # the last packet
             or (mp4 and packets < len(stream.index_entries))
             or (matroska and end < min(0.95 * promised, promised - 1))
         ):
@@ -180,11 +180,8 @@ class Video:
         self._pts = np.array([pts for pts, _ in shown], dtype=np.int64)
         self._key_dts = [dts for _, dts, _ in keys]
         self._key_ranks = np.searchsorted(self._pts, [pts for pts, _, _ in keys]).tolist()
-        self._plain = (
-            (mp4 or matroska)
-            and packets == len(shown)
-            and self._key_ranks == [stored for _, _, stored in keys]
-        )
+        stored_ranks = [rank for _, _, rank in keys]
+        self._plain = (mp4 or matroska) and self._key_ranks == stored_ranks
         return sum(shown[-1])
 
     def __repr__(self) -> str:
@@ -265,8 +262,7 @@ class Video:
         if not self._plain:
             return None
         try:
-            # A frame that decord would quietly replace by its neighbour is an error instead.
-            reader = decord.VideoReader(str(self.path.absolute()), fault_tol=1e-9)
+            reader = decord.VideoReader(str(self.path.absolute()))
             mine = reader[0].asnumpy()
         except _DECORD_ERRORS:
             return None

@@ -2,6 +2,7 @@ import base64
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -80,6 +81,22 @@ def trimmed(path):
     ffmpeg("-ss", "1.1", "-i", whole, "-c", "copy", path)
 
 
+def trimmed_at_both_ends(path):
+    """Nothing is taken away, the edit list shows 1.2 s from 0.5 s on."""
+    encode(path, *H264, "-g", "20")
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"elst") + 12  # after kind, version and count
+    _, start = struct.unpack_from(">Ii", content, entry)
+    struct.pack_into(">Ii", content, entry, 1200, start + 12800 // 2)  # ms, ticks of 1/12800 s
+    path.write_bytes(content)
+
+
+def joined_late(path):
+    """A broadcast as one tunes in: its first frames lack what they are predicted from."""
+    whole = encode(path.with_name("whole.ts"), *H264, "-g", "20").read_bytes()
+    path.write_bytes(whole[len(whole) // 4 // 188 * 188 :])
+
+
 def turned(degrees, *mirrored):
     def make(path):
         upright = encode(path.with_name("upright.mp4"), *H264, "-g", "20")
@@ -117,6 +134,8 @@ KINDS = {  # file name: how to make it
     "mirrored_90.mp4": turned(90, "-display_hflip"),
     "mirrored_270.mp4": turned(270, "-display_vflip"),
     "trimmed.mp4": trimmed,
+    "trimmed_at_both_ends.mp4": trimmed_at_both_ends,
+    "joined_late.ts": joined_late,
     "open_groups.mp4": encoded(*H264, "-x264-params", "open-gop=1:keyint=12:scenecut=0"),
     "open_groups_hevc.mp4": encoded(*HEVC, "log-level=error:keyint=12:open-gop=1:bframes=4"),
     "intra_refresh.mp4": encoded(*H264, "-x264-params", "keyint=15:intra-refresh=1"),
@@ -283,6 +302,14 @@ def written(name, content):
     return make
 
 
+def cut_between_frames(folder):
+    whole = encode(folder / "whole.mp4", *H264, "-movflags", "+faststart")
+    with av.open(str(whole)) as container:
+        start = [packet.pos for packet in container.demux(video=0) if packet.size][30]
+    (folder / "cut.mp4").write_bytes(whole.read_bytes()[:start])
+    return folder / "cut.mp4"
+
+
 def sound_alone(folder):
     ffmpeg("-f", "lavfi", "-i", "sine=d=1", folder / "song.m4a")
     return folder / "song.m4a"
@@ -303,6 +330,8 @@ BAD = {
     "index at its end": (cut("mp4", *H264), "cut short"),
     "index ahead": (cut("mp4", *H264, "-movflags", "+faststart"), "cut short"),
     "fragments": (cut("mp4", *H264, "-g", "5", "-movflags", "frag_keyframe"), "cut short"),
+    "between frames": (cut_between_frames, "cut short"),
+    "avi": (cut("avi", *MPEG4), "cut short"),
     "matroska": (cut("mkv", *H264), "cut short"),
     "webm": (cut("webm", "-c:v", "libvpx-vp9", "-cpu-used", "8"), "cut short"),
 }
@@ -354,6 +383,14 @@ def test_names_that_are_not_plain(name, tmp_path, monkeypatch):
     assert len(video.sample(3)) == 3
     write_video(f"copy of {name}", video.sample(3).images, 5, audio_from=name)
     assert Video(f"copy of {name}").frame_count == 3
+
+
+def test_tags_that_are_not_utf8(tmp_path):
+    plain = encode(tmp_path / "plain.mkv", *H264)
+    tagged = tmp_path / "tagged.mkv"
+    title = [b"-metadata", b"title=caf\xe9"]
+    subprocess.run([FFMPEG, "-i", plain, "-c", "copy", *title, tagged], check=True)
+    assert Video(tagged).frame_count == COUNT
 
 
 @pytest.mark.parametrize("indices", [[60], [-1], [0, 99]])
@@ -421,19 +458,19 @@ def test_frames_are_resized_at_the_same_aspect_ratio(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_memory_grows_with_the_frames_asked_for_only(tmp_path):
-    """All 400 frames would take 1.1 GB, the 200 at full size 553 MB, decord itself takes 200."""
-    source = ["-f", "lavfi", "-i", "color=teal:s=1280x720:r=25:d=16"]
+    """All 600 frames take 1.7 GB; decord, which decodes ahead, up to some hundred MB."""
+    source = ["-f", "lavfi", "-i", "color=teal:s=1280x720:r=25:d=24"]
     ffmpeg(*source, "-c:v", "libx264", "-preset", "ultrafast", "-g", "50", tmp_path / "v.mp4")
     code = (
         "import resource, sys; from pgvl_core.video import Video\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "video = Video(sys.argv[1]); video.sample(1, 32); before = peak()\n"
-        "assert len(video.sample(200, 224)) == 200; print(peak() - before)"
+        "assert len(video.sample(100, 224)) == 100; print(peak() - before)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "v.mp4"], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 400_000  # kB
+    assert int(done.stdout) < 800_000  # kB
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -491,13 +528,15 @@ def test_sound_of_a_silent_video_or_of_a_sound_file(tmp_path):
 
 def test_same_frames_same_bytes(tmp_path):
     for name in ("a.mp4", "b.mp4"):
-        write_video(tmp_path / name, moving_pictures(10), 10)
+        write_video(tmp_path / name, moving_pictures(10, 224, 224), 10)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    # x264 notes its settings in the file. Left alone it would take one for each core and a half.
+    assert b" threads=2 " in (tmp_path / "a.mp4").read_bytes()
 
 
 def interrupted():
-    yield from moving_pictures(5)
-    raise RuntimeError("the sixth frame could not be drawn")
+    yield from moving_pictures(99)  # of which the encoder has written some by then
+    raise RuntimeError("the hundredth frame could not be drawn")
 
 
 def mixed():
@@ -514,7 +553,7 @@ def mixed():
         (lambda: moving_pictures(2)[..., 0], 25, r"frame 0 is uint8 \[96, 160\]"),
         (moving_pictures, 0, "fps"),
         (moving_pictures, float("nan"), "fps"),
-        (interrupted, 25, "sixth frame"),
+        (interrupted, 25, "hundredth frame"),
     ],
 )
 def test_a_failed_write_leaves_what_was_there(images, fps, error, tmp_path):
