@@ -81,6 +81,15 @@ def trimmed(path):
     ffmpeg("-ss", "1.1", "-i", whole, "-c", "copy", path)
 
 
+def trimmed_where_nothing_moves(path):
+    """One group of frames, still at first: nothing but their number tells of those hidden."""
+    images = moving_pictures()
+    images[:50] = images[0]
+    one_group = [*H264, "-g", "250", "-sc_threshold", "0"]
+    whole = encode(path.with_name("whole.mp4"), *one_group, images=images)
+    ffmpeg("-ss", "1.1", "-i", whole, "-c", "copy", path)
+
+
 def trimmed_at_both_ends(path):
     """Nothing is taken away, the edit list shows 1.2 s from 0.5 s on."""
     encode(path, *H264, "-g", "20")
@@ -134,6 +143,7 @@ KINDS = {  # file name: how to make it
     "mirrored_90.mp4": turned(90, "-display_hflip"),
     "mirrored_270.mp4": turned(270, "-display_vflip"),
     "trimmed.mp4": trimmed,
+    "trimmed_where_nothing_moves.mp4": trimmed_where_nothing_moves,
     "trimmed_at_both_ends.mp4": trimmed_at_both_ends,
     "joined_late.ts": joined_late,
     "open_groups.mp4": encoded(*H264, "-x264-params", "open-gop=1:keyint=12:scenecut=0"),
@@ -528,7 +538,7 @@ def test_sound_of_a_silent_video_or_of_a_sound_file(tmp_path):
 
 def test_same_frames_same_bytes(tmp_path):
     for name in ("a.mp4", "b.mp4"):
-        write_video(tmp_path / name, moving_pictures(10, 224, 224), 10)
+        write_video(tmp_path / name, moving_pictures(5, 720, 160), 10)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     # x264 notes its settings in the file. Left alone it would take one for each core and a half.
     assert b" threads=2 " in (tmp_path / "a.mp4").read_bytes()
