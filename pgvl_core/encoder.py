@@ -50,7 +50,7 @@ class FrameEncoder(ABC):
     def project(self, features: torch.Tensor) -> torch.Tensor:
         """Unit vectors ``[..., E]`` of patch features ``[..., D]``, comparable with text."""
 
-    def encode(self, images: np.ndarray, batch_size: int = 8) -> torch.Tensor:
+    def encode(self, images: np.ndarray, batch_size: int = 4) -> torch.Tensor:
         """Encode frames, a few at a time so that memory does not grow with their number.
 
         Parameters
@@ -58,7 +58,8 @@ class FrameEncoder(ABC):
         images : uint8 array ``[T, H, W, 3]``
             RGB frames, at least one.
         batch_size : int
-            Frames to a chunk; the result does not depend on it.
+            Frames to a chunk; the result does not depend on it. Few fit a processor's cache;
+            an accelerator wants more.
 
         Returns
         -------

@@ -186,7 +186,7 @@ class Video:
 
     def __repr__(self) -> str:
         return (
-            f"Video({str(self.path)!r}: {self.frame_count} frames, {self.fps:.5g} fps, "
+            f"Video({self.path.name!r}: {self.frame_count} frames, {self.fps:.5g} fps, "
             f"{self.width}x{self.height}, {self.duration:.2f} s, "
             f"{'with' if self.has_audio else 'no'} audio)"
         )
@@ -352,7 +352,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if images.shape[1:3] == (height, width):
         return images
-    planes = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(images, requirements="CW")).permute(0, 3, 1, 2)
     resized = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
 

@@ -209,7 +209,7 @@ def test_what_a_video_says_of_itself(tmp_path):
     assert not video.has_audio
     assert video.rotation == 0
     assert len(video.audio()) == 0
-    assert repr(video) == f"Video({str(path)!r}: 60 frames, 29.97 fps, 160x96, 2.00 s, no audio)"
+    assert repr(video) == f"Video({path.name!r}: 60 frames, 29.97 fps, 160x96, 2.00 s, no audio)"
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
