@@ -119,3 +119,73 @@ def check_word_map(
             f"Frame {t}, word {k}, patch {n}: the cosine of (feature - centre) with the word is "
             f"{cosine:.3f}, not {found[t, k, n].item():.3f}."
         )
+
+
+# 02_spatio_temporal_pooling
+
+
+def check_pool_by_hand(answer: Callable[[np.ndarray, int], np.ndarray]) -> None:
+    """Means over space, zeros for the frames that are missing, means over time."""
+    features = np.random.default_rng(0).normal(2, 1, (3, 4, 2))
+    found = np.asarray(answer(features.copy(), 5))
+    assert found.shape == (9, 2), (
+        "3 frames of 4 patches in the layout of 5 temporal tokens make 5 + 4 = 9 tokens [9, 2], "
+        f"not {list(found.shape)}."
+    )
+    assert np.allclose(found[:3], features.mean(1)), (
+        "The first 3 tokens should be the 3 frames, each averaged over its patches (axis 1)."
+    )
+    assert not found[3:5].any(), "Tokens 3 and 4 stand for frames that are missing: zeros."
+    assert np.allclose(found[5:], features.mean(0)), (
+        "The last 4 tokens should be the 4 patches, each averaged over the 3 real frames (axis 0)."
+    )
+    full = np.asarray(answer(features.copy(), 3))
+    assert np.allclose(full, np.concatenate([features.mean(1), features.mean(0)])), (
+        "A clip that has all its frames needs no zeros: 3 temporal tokens, then 4 spatial ones."
+    )
+
+
+def check_impostor(answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Another film, the same tokens."""
+    for shape in ((5, 6, 3), (2, 2, 1)):
+        features = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        forged = answer(features.clone())
+        assert forged.shape == features.shape, (
+            f"The shape should stay {list(shape)}, it became {list(forged.shape)}."
+        )
+        for dim, kind, over in ((1, "temporal", "patches"), (0, "spatial", "frames")):
+            apart = (forged.mean(dim) - features.mean(dim)).abs().max().item()
+            assert apart < 1e-4, (
+                f"The {kind} tokens differ by {apart:.2f}: what you add somewhere has to be taken "
+                f"away again among the same token's {over}."
+            )
+        change = (forged - features).abs().max().item()
+        assert change >= 0.999, (
+            f"The tokens are the same, but so are the features: the largest change is {change:.2g}."
+        )
+
+
+def check_pool_with_direction(answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Means only, every feature counts, and the way that a thing goes shows."""
+    side = 4
+    frames, patches = 2 * side, side * side
+    # Pooling the identity writes the pooling down as a matrix: a row a token, a column a feature.
+    means = answer(torch.eye(frames * patches).reshape(frames, patches, -1))
+    assert len(means) <= frames + 2 * patches, (
+        f"{frames} frames of {patches} patches may become {frames + 2 * patches} tokens, "
+        f"not {len(means)}."
+    )
+    assert torch.allclose(means.sum(1), torch.ones(len(means)), atol=1e-4), (
+        "Each token should be a mean: of equal features it is that feature again."
+    )
+    assert (means.abs().amax(0) > 1e-6).all(), (
+        "Some feature does not count: it can change at will and no token changes."
+    )
+    place = torch.eye(side).repeat_interleave(2, dim=0)  # two frames in each column
+    right = place.unsqueeze(1).repeat(1, side, 1)
+    for name, film in (("left", right), ("up", right.mT)):
+        apart = (means @ (film - film.flip(0)).flatten()).abs().max().item()
+        assert apart > 0.05, (
+            f"A thing that crosses the frame {name}wards gives the same tokens as one that goes "
+            "the other way."
+        )

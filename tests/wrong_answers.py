@@ -65,4 +65,75 @@ def word_map(features, image_centre, words):
     return normalize(features - image_centre, dim=-1) @ words.T
 """,
     ],
+    "pool_by_hand": [
+        # each mean along the other axis
+        """
+def pool_by_hand(features, temporal_tokens):
+    temporal, spatial = features.mean(axis=0), features.mean(axis=1)
+    padding = np.zeros((temporal_tokens - len(temporal), features.shape[2]))
+    return np.concatenate([temporal, padding, spatial])
+""",
+        # spatial tokens first
+        """
+def pool_by_hand(features, temporal_tokens):
+    padding = np.zeros((temporal_tokens - len(features), features.shape[2]))
+    return np.concatenate([features.mean(axis=0), features.mean(axis=1), padding])
+""",
+        # no padding
+        """
+def pool_by_hand(features, temporal_tokens):
+    return np.concatenate([features.mean(axis=1), features.mean(axis=0)])
+""",
+        # the last frame repeated in place of zeros
+        """
+def pool_by_hand(features, temporal_tokens):
+    temporal = features.mean(axis=1)
+    padding = np.repeat(temporal[-1:], temporal_tokens - len(temporal), axis=0)
+    return np.concatenate([temporal, padding, features.mean(axis=0)])
+""",
+        # padded before the means, so that the spatial tokens fade
+        """
+def pool_by_hand(features, temporal_tokens):
+    padded = np.pad(features, ((0, temporal_tokens - len(features)), (0, 0), (0, 0)))
+    return np.concatenate([padded.mean(axis=1), padded.mean(axis=0)])
+""",
+    ],
+    "impostor": [
+        # the film in reverse: other temporal tokens
+        "def impostor(features): return features.flip(0)",
+        # the picture mirrored: other spatial tokens
+        "def impostor(features): return features.flip(1)",
+        # right within a frame, not across frames
+        """
+def impostor(features):
+    forged = features.clone()
+    forged[0, 0] += 1
+    forged[0, 1] -= 1
+    return forged
+""",
+        # the film itself
+        "def impostor(features): return features.clone()",
+        # another film in nothing but rounding
+        "def impostor(features): return features * (1 + 1e-6)",
+    ],
+    "pool_with_direction": [
+        # the pooling of the paper
+        "def pool_with_direction(features): return torch.cat([features.mean(1), features.mean(0)])",
+        # every feature kept
+        "def pool_with_direction(features): return features.flatten(0, 1)",
+        # first and last frame alone
+        "def pool_with_direction(features): return torch.cat([features[0], features[-1]])",
+        # even and odd frames: two trails that are alike
+        """
+def pool_with_direction(features):
+    return torch.cat([features[::2].mean(0), features[1::2].mean(0)])
+""",
+        # a difference, not a mean
+        """
+def pool_with_direction(features):
+    middle = len(features) // 2
+    before, after = features[:middle].mean(0), features[middle:].mean(0)
+    return torch.cat([features.mean(1), after - before, features.mean(0)])
+""",
+    ],
 }
