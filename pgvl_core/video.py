@@ -408,13 +408,15 @@ def _encode(
     if first is None:
         raise VideoError(f"{path}: there are no frames to write")
     height, width = first.shape[:2]
-    video = out.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+    # The same frames give the same bytes on any machine: x264's depend on its number of threads,
+    # and its macroblock tree reads memory that it has not set.
+    options = {"crf": "18", "preset": "veryfast", "mbtree": "0", "threads": "2"}
+    video = out.add_stream("libx264", rate=rate, options=options)
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
     # Said in the file, or players guess from the picture's size how to turn it into RGB again.
     context = video.codec_context
     context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709.value
     context.color_range = ColorRange.MPEG.value
-    context.thread_count = 2  # x264's bytes depend on it: fixed, for the same file on any machine
 
     def pictures() -> Iterator[av.VideoFrame]:
         every = _progress(chain([first], images), f"writing {path.name}", "frame")
