@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 def show(figure: Figure, alt: str, dpi: int = 90) -> None:
     """Display a figure with `alt`, the sentence that stands for it where it cannot be seen."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight")
+    # WebP: a notebook full of photographs is a quarter of what it is with PNG.
+    figure.savefig(buffer, format="webp", dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 88})
     plt.close(figure)
     # As HTML, since JupyterLab gives a bare picture no alt text; as plain text, alt itself.
     picture = base64.b64encode(buffer.getvalue()).decode()
-    tag = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    tag = f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{picture}">'
     display({"text/html": tag, "text/plain": alt}, raw=True)
 
 

@@ -352,7 +352,7 @@ def resize(images: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if images.shape[1:3] == (height, width):
         return images
-    planes = torch.from_numpy(np.require(images, requirements="CW")).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(images, requirements=["C", "W"])).permute(0, 3, 1, 2)
     resized = F.interpolate(planes, size=(height, width), mode="bicubic", antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
 
