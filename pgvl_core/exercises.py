@@ -55,7 +55,7 @@ def attempt(check: Callable[[Any], None], answer: Any) -> None:
 
 
 def check_middles(answer: Callable[[int, int], list[int]]) -> None:
-    """Right: the middles of equal stretches, and every frame of a clip shorter than that."""
+    """The middles of equal stretches, and every frame of a clip shorter than that."""
     assert list(answer(9, 4)) == [1, 3, 5, 7], (
         f"9 frames, 4 samples: the stretches end at 0, 2, 4, 6, 8, so their middles are "
         f"[1, 3, 5, 7], not {list(answer(9, 4))}."
@@ -70,7 +70,7 @@ def check_middles(answer: Callable[[int, int], list[int]]) -> None:
 
 
 def check_frame_at(answer: Callable[[np.ndarray, float], int]) -> None:
-    """Right: the frame that is on screen at that moment, at any frame rate, even a changing one."""
+    """The frame that is on screen at that moment, at any frame rate, even a changing one."""
     steady = np.arange(50) / 25
     assert answer(steady, 1.01) == 25, "At 25 frames a second, frame 25 is on screen at 1.01 s."
     assert answer(steady, 1.03) == 25, "Frame 25 stays on screen until 1.04 s: round down."
@@ -86,7 +86,7 @@ def check_frame_at(answer: Callable[[np.ndarray, float], int]) -> None:
 
 
 def check_patch_grid(answer: Callable[[int, int, int], tuple[int, int]]) -> None:
-    """Right: rows by columns, the short side exact, the long side to the nearest cell."""
+    """Rows by columns, the short side exact, the long side to the nearest cell."""
     assert tuple(answer(224, 224, 224)) == (7, 7), "A square of 224 pixels has 7 x 7 cells of 32."
     assert tuple(answer(272, 640, 224)) == (7, 16), (
         "272 x 640 becomes 224 x 527: 7 rows (height first) and 16.5 columns, rounded to 16; "
@@ -102,7 +102,7 @@ def check_patch_grid(answer: Callable[[int, int, int], tuple[int, int]]) -> None
 def check_word_map(
     answer: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> None:
-    """Right: a cosine for every frame, word and patch."""
+    """A cosine for every frame, word and patch."""
     generator = torch.Generator().manual_seed(0)
     features = torch.rand(2, 6, 4, generator=generator) * torch.tensor([[1.0], [5.0]]).unsqueeze(2)
     centre = torch.rand(4, generator=generator)

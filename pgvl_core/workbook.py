@@ -299,7 +299,7 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
 
 
 def _page(executed: Path) -> str:
-    """A notebook as HTML; what JupyterLab folds (a quiz's source tells the answer) is left out."""
+    """A notebook as HTML, without what JupyterLab folds (a quiz's source) and bars gone still."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -307,6 +307,12 @@ def _page(executed: Path) -> str:
     for cell in notebook.cells:
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata.transient = {"remove_source": True}
+        if cell.cell_type == "code":
+            cell.outputs = [
+                output
+                for output in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            ]
     return HTMLExporter().from_notebook_node(notebook)[0]
 
 
