@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except assets.AssetError as error:
+    except ValueError as error:  # each error of ours about what was asked for is one
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -68,3 +68,8 @@ def test_the_installed_command_exits_with_an_error_where_nothing_can_be_had(tmp_
     assert result.returncode == 1
     assert "pgvl fetch" in result.stdout
     assert "smollm2" in result.stdout
+
+
+def test_a_notebook_that_is_not_there_is_named(capsys):
+    assert cli.main(["workbook", "99_nowhere"]) == 1
+    assert "99_nowhere" in capsys.readouterr().err
