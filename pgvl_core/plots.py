@@ -13,11 +13,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 
-def show(figure: Figure, alt: str, dpi: int = 90) -> None:
+def show(figure: Figure, alt: str) -> None:
     """Display a figure with `alt`, the sentence that stands for it where it cannot be seen."""
     buffer = io.BytesIO()
     # WebP: a notebook full of photographs is a quarter of what it is with PNG.
-    figure.savefig(buffer, format="webp", dpi=dpi, bbox_inches="tight", pil_kwargs={"quality": 88})
+    figure.savefig(buffer, format="webp", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 88})
     plt.close(figure)
     # As HTML, since JupyterLab gives a bare picture no alt text; as plain text, alt itself.
     picture = base64.b64encode(buffer.getvalue()).decode()
@@ -66,16 +66,10 @@ def overlay(image: np.ndarray, heat: np.ndarray, low: float, high: float) -> np.
     return (grey * (1 - weight) + colour * weight).astype(np.uint8)
 
 
-def bars(
-    names: Sequence[str],
-    values: Sequence[float],
-    label: str,
-    errors: Sequence[float] | None = None,
-    width: float = 7.0,
-) -> Figure:
+def bars(names: Sequence[str], values: Sequence[float], label: str) -> Figure:
     """Horizontal bars, the first on top, each with its value written at its end."""
-    figure, axis = plt.subplots(figsize=(width, 0.35 * len(names) + 0.7), layout="constrained")
-    drawn = axis.barh(range(len(names)), values, xerr=errors, color="#4c78a8")
+    figure, axis = plt.subplots(figsize=(7, 0.35 * len(names) + 0.7), layout="constrained")
+    drawn = axis.barh(range(len(names)), values, color="#4c78a8")
     axis.bar_label(drawn, fmt=" {:.3g}", fontsize=9)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
@@ -88,7 +82,6 @@ def flow_chart(
     boxes: Mapping[str, tuple[int, int]],
     chains: Sequence[Sequence[str]],
     filled: Collection[str],
-    width: float = 11.0,
 ) -> Figure:
     """Named boxes at (column, row), joined by an arrow along each chain of names.
 
@@ -96,7 +89,7 @@ def flow_chart(
     """
     columns = 1 + max(column for column, _ in boxes.values())
     rows = 1 + max(row for _, row in boxes.values())
-    figure, axis = plt.subplots(figsize=(width, rows * width / columns * 0.6))
+    figure, axis = plt.subplots(figsize=(11, rows * 11 / columns * 0.6))
     drawn = {}
     for name, (column, row) in boxes.items():
         colour = "#d5e5f5" if name in filled else "white"
