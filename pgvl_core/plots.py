@@ -66,10 +66,15 @@ def overlay(image: np.ndarray, heat: np.ndarray, low: float, high: float) -> np.
     return (grey * (1 - weight) + colour * weight).astype(np.uint8)
 
 
-def bars(names: Sequence[str], values: Sequence[float], label: str) -> Figure:
+def bars(
+    names: Sequence[str],
+    values: Sequence[float],
+    label: str,
+    errors: Sequence[float] | None = None,
+) -> Figure:
     """Horizontal bars, the first on top, each with its value written at its end."""
     figure, axis = plt.subplots(figsize=(7, 0.35 * len(names) + 0.7), layout="constrained")
-    drawn = axis.barh(range(len(names)), values, color="#4c78a8")
+    drawn = axis.barh(range(len(names)), values, xerr=errors, color="#4c78a8")
     axis.bar_label(drawn, fmt=" {:.3g}", fontsize=9)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
