@@ -29,7 +29,7 @@ def find_shots(frames: Frames, fps: float, min_seconds: float = 0.4) -> list[Sho
     fps : float
         Frames a second, used for the shortest shot allowed.
     min_seconds : float
-        No shot is shorter than this: a flash is no cut.
+        No cut follows another sooner than this.
 
     Returns
     -------
