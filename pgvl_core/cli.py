@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from pgvl_core import assets
+
+if TYPE_CHECKING:
+    from pgvl_core.chat import Conversation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +40,17 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="show what this machine has and what is amiss")
     doctor.set_defaults(run=_doctor)
-    for command in (fetch, doctor):
+
+    ask = commands.add_parser("ask", help="answer a question about a video")
+    ask.add_argument("video")
+    ask.add_argument("question")
+    ask.add_argument("--json", action="store_true", help="print the answer and what it took")
+    ask.set_defaults(run=_ask)
+
+    chat = commands.add_parser("chat", help="talk about a video")
+    chat.add_argument("video")
+    chat.set_defaults(run=_chat)
+    for command in (fetch, doctor, ask, chat):
         command.add_argument("--profile", choices=assets.PROFILES, default="pocket")
 
     workbook = commands.add_parser("workbook", help="run the notebooks into build/")
@@ -62,3 +78,45 @@ def _workbook(options: argparse.Namespace) -> int:
     from pgvl_core.workbook import run_workbook
 
     return 1 if run_workbook(names=options.notebooks) else 0
+
+
+def _ask(options: argparse.Namespace) -> int:
+    answer = _conversation(options).ask(options.question)
+    print(json.dumps(asdict(answer)) if options.json else answer)
+    return 0
+
+
+def _chat(options: argparse.Namespace) -> int:
+    conversation = _conversation(options)
+    print(f"{conversation.name}: ask something; /clear begins anew, an empty line ends.")
+    while question := _read("> "):
+        if question == "/clear":
+            conversation.clear()
+            continue
+        try:
+            for piece in conversation.stream(question):
+                print(piece, end="", flush=True)
+        except KeyboardInterrupt:  # ends the answer, not the conversation
+            pass
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            continue
+        notes = [note for answer in conversation.answers[-1:] for note in answer.notes]
+        print("".join(f" [{note}]" for note in notes))
+    return 0
+
+
+def _read(prompt: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        return ""
+
+
+def _conversation(options: argparse.Namespace) -> Conversation:
+    from pgvl_core import profiles
+    from pgvl_core.chat import Conversation
+    from pgvl_core.video import Video
+
+    video = Video(options.video)  # before the model is loaded: a wrong path is told at once
+    return Conversation(profiles.load(options.profile), video)

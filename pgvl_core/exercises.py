@@ -189,3 +189,78 @@ def check_pool_with_direction(answer: Callable[[torch.Tensor], torch.Tensor]) ->
             f"A thing that crosses the frame {name}wards gives the same tokens as one that goes "
             "the other way."
         )
+
+
+# 03_projector_training
+
+
+def check_project(answer: Callable[..., torch.Tensor]) -> None:
+    """Two matrices with a bend between them, in the order in which LLaVA applies them."""
+    generator = torch.Generator().manual_seed(0)
+    x, w1, b1, w2, b2 = (
+        torch.randn(shape, generator=generator) for shape in ((5, 6), (4, 6), (4,), (4, 4), (4,))
+    )
+    found = answer(x, w1, b1, w2, b2)
+    assert tuple(found.shape) == (5, 4), (
+        f"5 tokens of 6 numbers become 5 of 4: the shape should be [5, 4], not {list(found.shape)}."
+    )
+    first, second = torch.nn.Linear(6, 4), torch.nn.Linear(4, 4)
+    for layer, weight, bias in ((first, w1, b1), (second, w2, b2)):
+        layer.weight.data, layer.bias.data = weight, bias
+    bent = second(torch.nn.functional.gelu(first(x)))
+    straight = second(first(x))
+    assert not torch.allclose(found, straight, atol=1e-4), (
+        "That is one matrix in disguise: the bend, GELU, is missing between the two."
+    )
+    assert torch.allclose(found, bent, atol=1e-4), (
+        "The shape is right, the values are not: W1 and b1, then GELU, then W2 and b2; each matrix "
+        "is stored as [out, in], so it is transposed in the product."
+    )
+
+
+def check_labels(answer: Callable[[list[int], list[tuple[int, int]]], list[int]]) -> None:
+    """The answers are graded, at their own places, and nothing else."""
+    ids = [11, 12, 13, 14, 15, 16, 17, 18]
+    found = list(answer(list(ids), [(2, 4), (6, 8)]))
+    assert len(found) == len(ids), f"One label a token: {len(ids)}, not {len(found)}."
+    assert found[1] == -100, "The token before an answer is not graded: labels are not shifted."
+    assert found[4] == -100, "Spans are half-open: the token at their end is outside."
+    assert found == [-100, -100, 13, 14, -100, -100, 17, 18], (
+        f"Tokens 2, 3, 6 and 7 are graded and the others are -100; not {found}."
+    )
+    assert list(answer([5, 6], [])) == [-100, -100], "Without an answer nothing is graded."
+
+
+# 05_vicuna_chat
+
+
+def check_reusable(answer: Callable[[list[int], list[int]], int]) -> None:
+    """As far as the two agree from the start, and never the whole prompt."""
+    cases = {
+        ((1, 2, 3), (1, 2, 3, 4, 5)): (3, "All that is cached can stay."),
+        ((1, 2, 9, 4), (1, 2, 3, 4)): (2, "What follows a difference was computed from it."),
+        ((), (1, 2)): (0, "An empty cache has nothing to give."),
+        ((1, 2, 3, 4), (1, 2)): (1, "The last token has to be fed: its output is the next word."),
+        ((7, 1, 2), (1, 2, 3)): (0, "Keys know their position: a run that has moved is of no use."),
+    }
+    for (cached, prompt), (right, why) in cases.items():
+        found = answer(list(cached), list(prompt))
+        assert found == right, (
+            f"Cached {list(cached)}, prompt {list(prompt)}: {right} can stay, not {found}. {why}"
+        )
+
+
+def check_nucleus(answer: Callable[[np.ndarray, float], np.ndarray]) -> None:
+    """The smallest set of likeliest tokens with that probability, rescaled to a sum of one."""
+    chances = np.array([0.1, 0.5, 0.05, 0.3, 0.05])
+    found = np.asarray(answer(chances.copy(), 0.75))
+    assert found.shape == chances.shape, "Return a probability for every token, 0 if left out."
+    assert np.isclose(found.sum(), 1), f"They should sum to 1, not {found.sum():.3f}: rescale."
+    assert np.allclose(found, [0, 0.625, 0, 0.375, 0]), (
+        "The likeliest is 0.5, the next 0.3: together 0.8, the first to reach 0.75, so these two "
+        f"stay, as 0.625 and 0.375; not {np.round(found, 3).tolist()}."
+    )
+    assert np.allclose(answer(chances.copy(), 0.2), [0, 1, 0, 0, 0]), (
+        "The likeliest token alone reaches 0.2: one token always stays."
+    )
+    assert np.allclose(answer(chances.copy(), 1.0), chances), "With p = 1 nothing is left out."

@@ -9,12 +9,31 @@ from itertools import pairwise
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import display
+from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with `alt`, the sentence that stands for it where it cannot be seen."""
+    display(_bundle(figure, alt), raw=True)
+
+
+class Live:
+    """A figure that is drawn again and again in one place, as something goes on."""
+
+    def __init__(self, alt: str) -> None:
+        self.alt = alt
+        self._handle: DisplayHandle | None = None
+
+    def show(self, figure: Figure) -> None:
+        """Put this figure in place of the last."""
+        if self._handle is None:
+            self._handle = display(_bundle(figure, self.alt), raw=True, display_id=True)
+        else:
+            self._handle.update(_bundle(figure, self.alt), raw=True)
+
+
+def _bundle(figure: Figure, alt: str) -> dict[str, str]:
     buffer = io.BytesIO()
     # WebP: a notebook full of photographs is a quarter of what it is with PNG.
     figure.savefig(buffer, format="webp", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 88})
@@ -22,7 +41,7 @@ def show(figure: Figure, alt: str) -> None:
     # As HTML, since JupyterLab gives a bare picture no alt text; as plain text, alt itself.
     picture = base64.b64encode(buffer.getvalue()).decode()
     tag = f'<img alt="{html.escape(alt)}" src="data:image/webp;base64,{picture}">'
-    display({"text/html": tag, "text/plain": alt}, raw=True)
+    return {"text/html": tag, "text/plain": alt}
 
 
 def frame_grid(
@@ -70,9 +89,12 @@ def bars(
     names: Sequence[str],
     values: Sequence[float],
     label: str,
-    errors: Sequence[float] | None = None,
+    errors: Sequence[float] | np.ndarray | None = None,
 ) -> Figure:
-    """Horizontal bars, the first on top, each with its value written at its end."""
+    """Horizontal bars, the first on top, each with its value written at its end.
+
+    Errors are as matplotlib takes them: one to a bar, or ``[2, bars]`` for below and above.
+    """
     figure, axis = plt.subplots(figsize=(7, 0.35 * len(names) + 0.7), layout="constrained")
     drawn = axis.barh(range(len(names)), values, xerr=errors, color="#4c78a8")
     axis.bar_label(drawn, fmt=" {:.3g}", fontsize=9)

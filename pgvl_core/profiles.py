@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pgvl_core import assets
+
+if TYPE_CHECKING:
+    from pgvl_core.model import PGVideoLLaVA
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Profile:
     tracker: str
     ram: float  # GB of memory
     gpu: float = 0  # GB of accelerator memory; 0 when the processor does
+    projector: str = ""  # file of data/weights, for a language model that has none of its own
 
     @property
     def parts(self) -> dict[str, str]:
@@ -51,6 +57,7 @@ PROFILES = {
             segmenter="litesam",
             tracker="propagation",
             ram=4,
+            projector="pocket.safetensors",
         ),
         Profile(
             "laptop",
@@ -90,3 +97,27 @@ def profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"no profile is called {name!r}; there are {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def load(name: str, projector: str | Path | None = None) -> PGVideoLLaVA:
+    """The model of a profile, on the accelerator if there is one and the profile asks for it.
+
+    Parameters
+    ----------
+    projector : str or Path
+        A projector file to use instead of the profile's own, such as PG-Video-LLaVA's official one.
+    """
+    import torch  # the table above is read by commands that should not wait for it
+
+    from pgvl_core import model
+    from pgvl_core.encoder import load_encoder
+
+    row = profile(name)
+    if projector is None and row.projector:
+        projector = assets.DATA / "weights" / row.projector
+    device = torch.device("cpu")
+    if row.gpu and (found := torch.accelerator.current_accelerator(check_available=True)):
+        device = found
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    encoder = load_encoder(row.encoder, device) if row.projector else None
+    return model.load(row.llm, encoder, projector, device, dtype)

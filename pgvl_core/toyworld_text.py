@@ -271,8 +271,10 @@ def _order(tracks: Sequence[Track], fps: float) -> list[Track] | None:
 def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) -> list[Question]:
     """Question/answer pairs of each kind the truth allows; `absent` is a category not shown."""
     counts = Counter(track.category for track in tracks)
+    # Ids are dealt at random within a shot; an answer that is to be learned needs a rule.
+    by_rule = sorted(tracks, key=lambda track: (track.shot, track.category))
     asked = [
-        ("object", "What is in the video?", _listing(tracks)),
+        ("object", "What is in the video?", _listing(by_rule)),
         ("object", f"Is there {_a(absent)} in the video?", "no"),
         ("count", "How many objects are there in the video?", NUMBERS[len(tracks)]),
     ]
@@ -309,3 +311,19 @@ def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) ->
             kind = "relation" if each.relation else "object"
             asked.append((kind, _sentence(each.text), _a(tracks[each.target_id].category)))
     return [Question(kind, question, _sentence(answer)) for kind, question, answer in asked]
+
+
+def topic(question: Question) -> str:
+    """What a question asks for, finer than its kind: the names under which answers are counted."""
+    text = question.question
+    if text == "What is in the video?":
+        return "all objects"
+    if text == "Which objects appear, in order?":
+        return "all objects in order"
+    if text.startswith("Is there"):
+        return "is there a ...?"
+    if question.kind == "count" and not text.startswith("How many objects"):
+        return "count of one kind"
+    return {"object": "what is ...?", "order": "first, last, next"}.get(
+        question.kind, question.kind
+    )

@@ -1,10 +1,22 @@
-"""Quick-check questions inside a notebook."""
+"""What a reader does inside a notebook: answer a quick question, talk about a video."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets
+
+if TYPE_CHECKING:
+    from pgvl_core.chat import Answer, Conversation
+    from pgvl_core.model import PGVideoLLaVA
 
 
 @dataclass(frozen=True)
@@ -52,3 +64,165 @@ def quiz(question: str, options: Sequence[tuple[str, bool, str]]) -> Quiz:
 
 def _verdict(right: bool) -> str:
     return "Right" if right else "Not this one"
+
+
+class ChatPanel:
+    """Talk about a video: pick or upload one, ask, and read the answer as it is made.
+
+    Without a browser `ask` does the same, and where widgets cannot live (a page, a notebook whose
+    kernel is gone) the panel is the frames and what was said, as HTML.
+
+    Parameters
+    ----------
+    model : PGVideoLLaVA
+    videos : name -> path
+        To pick from; the first is opened at once. There may be none: a video can be uploaded.
+    profile : str
+        Shown, so that a reader knows who answers.
+
+    Attributes
+    ----------
+    conversation : Conversation or None
+        None when the video chosen cannot be read.
+    """
+
+    def __init__(
+        self, model: PGVideoLLaVA, videos: Mapping[str, str | Path], profile: str = "pocket"
+    ) -> None:
+        self.model, self.videos, self.profile = model, dict(videos), profile
+        self.conversation: Conversation | None = None
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # for uploads
+        self._working = threading.Lock()  # held while a video is read or an answer made
+
+        self.picker = ipywidgets.Dropdown(options=list(self.videos), description="Video")
+        self.uploader = ipywidgets.FileUpload(accept="video/*")
+        # A notebook server loses longer messages, and neither the page nor the kernel is told.
+        about = ipywidgets.Label(f"of up to 10 MB. Profile: {profile}")
+        self.question = ipywidgets.Text(placeholder="Ask about the video")
+        self.buttons = {
+            name: ipywidgets.Button(description=name, disabled=name == "Stop")
+            for name in ("Ask", "Stop", "Clear")
+        }
+        self._strip, self._history, self._error = (ipywidgets.HTML() for _ in range(3))
+        self.widget = ipywidgets.VBox(
+            [
+                ipywidgets.HBox([self.picker, self.uploader, about]),
+                self._strip,
+                self._history,
+                self._error,
+                ipywidgets.HBox([self.question, *self.buttons.values()]),
+            ]
+        )
+        self.picker.observe(lambda change: self._begin(self._open, change.new), "value")
+        self.uploader.observe(lambda change: self._begin(self._take, *change.new), "value")
+        self.question.on_msg(self._entered)
+        self.buttons["Ask"].on_click(lambda _: self._begin(self._answer, self.question.value))
+        self.buttons["Stop"].on_click(lambda _: self.conversation and self.conversation.stop())
+        self.buttons["Clear"].on_click(lambda _: self._begin(self._clear))
+        if self.videos:
+            with self._working, suppress(ValueError):
+                self._do(self._open, self.picker.value)
+
+    def ask(self, question: str) -> Answer:
+        """The answer, when it is complete; the panel shows it like any other.
+
+        Raises
+        ------
+        ValueError
+            When there is no video, no question, or the question is too long.
+        """
+        with self._working:
+            self._do(self._answer, question)
+        assert self.conversation is not None
+        return self.conversation.answers[-1]
+
+    def __repr__(self) -> str:
+        lines = [f"ChatPanel: {self.picker.value or 'no video'}, {self.profile}"]
+        for answer in self.conversation.answers if self.conversation else []:
+            lines += [f"  {answer.question}", f"    {answer}"]
+        return "\n".join(lines)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        plain = self._strip.value + self._history.value + self._error.value
+        page = f"<div><p>{html.escape(repr(self).splitlines()[0])}</p>{plain}</div>"
+        return {**self.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": page}
+
+    # ------------------------------------------------------------------------ what the user does
+    def _begin(self, job: Callable[..., None], *arguments: Any) -> None:
+        """Do a job beside the kernel, which goes on hearing Stop; nothing while one is done."""
+        if not self._working.acquire(blocking=False):
+            return
+
+        def work() -> None:
+            try:
+                self._do(job, *arguments)
+            except ValueError:
+                pass  # it is on the panel
+            finally:
+                self._working.release()
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _do(self, job: Callable[..., None], *arguments: Any) -> None:
+        self._error.value = ""
+        self._enable(False)
+        try:
+            job(*arguments)
+        except Exception as error:
+            text = str(error).replace(self._folder.name + os.sep, "")
+            self._error.value = f'<p role="alert" style="color: firebrick">{html.escape(text)}</p>'
+            raise
+        finally:
+            self._enable(True)
+
+    def _enable(self, idle: bool) -> None:
+        for control in (self.picker, self.uploader, self.buttons["Ask"], self.buttons["Clear"]):
+            control.disabled = not idle
+        self.buttons["Stop"].disabled = idle
+
+    def _entered(self, _: object, content: dict[str, str], __: object) -> None:
+        if content.get("event") == "submit":  # Enter
+            self._begin(self._answer, self.question.value)
+
+    # ------------------------------------------------------------------------------- what is done
+    def _open(self, name: str) -> None:
+        from pgvl_core.chat import Conversation  # a quiz does not wait for it
+
+        self.conversation, self._strip.value, self._history.value = None, "", ""
+        self.conversation = Conversation(self.model, self.videos[name])
+        if self.conversation.frames is not None:
+            self._strip.value = self.conversation.frames._repr_html_()
+
+    def _take(self, file: dict[str, Any]) -> None:
+        name = Path(file["name"]).name
+        path = self.videos[name] = Path(self._folder.name) / name
+        path.write_bytes(file["content"])
+        # These tell of each change, but are not heard while a job is done.
+        self.uploader.value = ()  # the same file can be uploaded again
+        self.picker.options = list(self.videos)
+        self.picker.value = name
+        self._open(name)
+
+    def _answer(self, question: str) -> None:
+        if self.conversation is None:
+            raise ValueError("there is no video to ask about: pick or upload one")
+        before, said = self._history.value, ""
+        for piece in self.conversation.stream(question):
+            said += piece
+            self._history.value = before + _turn(question, said)
+        answer = self.conversation.answers[-1]
+        self._history.value = before + _turn(question, str(answer))
+        if self.question.value == question:  # and not the next one already
+            self.question.value = ""
+
+    def _clear(self) -> None:
+        if self.conversation is not None:
+            self.conversation.clear()
+        self._history.value = ""
+
+
+def _turn(question: str, answer: str) -> str:
+    return (
+        f"<p><b>{html.escape(question)}</b></p>"
+        f'<p style="white-space: pre-wrap">{html.escape(answer)}</p>'
+    )

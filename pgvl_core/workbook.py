@@ -299,7 +299,7 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
 
 
 def _page(executed: Path) -> str:
-    """A notebook as HTML, without what JupyterLab folds (a quiz's source) and bars gone still."""
+    """A notebook as HTML, without what JupyterLab folds (a quiz's source) and without widgets."""
     import nbformat
     from nbconvert import HTMLExporter
 
@@ -308,12 +308,22 @@ def _page(executed: Path) -> str:
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
             cell.metadata.transient = {"remove_source": True}
         if cell.cell_type == "code":
-            cell.outputs = [
-                output
-                for output in cell.outputs
-                if "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
-            ]
+            cell.outputs = _still(cell.outputs)
     return HTMLExporter().from_notebook_node(notebook)[0]
+
+
+def _still(outputs: list[Any]) -> list[Any]:
+    """Outputs without widgets, which no kernel moves any more: their HTML if they brought any.
+
+    JupyterLab and nbconvert would show "model not found", or a script of the widget's from the
+    web, rather than that HTML.
+    """
+    kept = []
+    for output in outputs:
+        widget = output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        if widget is None or "text/html" in output.data:
+            kept.append(output)
+    return kept
 
 
 # Committed outputs
@@ -371,7 +381,7 @@ def _strip(notebook: nbformat.NotebookNode) -> None:
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
         if cell.cell_type == "code":
-            text = json.dumps(cell.outputs, ensure_ascii=False)
+            text = json.dumps(_still(cell.outputs), ensure_ascii=False)
             text = text.replace(str(ROOT), "..").replace(str(Path.home()), "~")
             cell.outputs = [nbformat.from_dict(output) for output in json.loads(text)]
 

@@ -134,6 +134,26 @@ def test_notebook_executed_in_place_is_stamped_and_names_no_path(checkout):
     assert [p.name for p in path.parent.iterdir()] == ["sum.ipynb"]
 
 
+def test_a_widget_is_kept_as_its_html_and_a_bar_not_at_all(checkout):
+    """In place and as a page: neither has the kernel that a widget talks to."""
+    source = """
+import ipywidgets
+class Panel:
+    def _repr_mimebundle_(self, **_):
+        return {**ipywidgets.Text()._repr_mimebundle_(), "text/html": "<p>what was said</p>"}
+display(ipywidgets.IntProgress())
+Panel()"""
+    path = add_notebook("sum", source, RESULTS)
+    workbook.execute_in_place(path)
+    cell = nbformat.read(path, as_version=4).cells[2]
+    assert [set(output.data) for output in cell.outputs] == [{"text/html", "text/plain"}]
+    assert workbook.run_workbook(checkout / "out") == 0
+    page = (checkout / "out" / "sum.html").read_text()
+    assert "<p>what was said</p>" in page
+    assert "IntProgress(value" not in page
+    assert "model_id" not in page
+
+
 def test_notebook_that_fails_is_not_overwritten(checkout):
     path = add_notebook("sum", "1 / 0", RESULTS)
     before = path.read_bytes()

@@ -136,4 +136,76 @@ def pool_with_direction(features):
     return torch.cat([features.mean(1), after - before, features.mean(0)])
 """,
     ],
+    "project": [
+        # no bend
+        "def project(x, w1, b1, w2, b2): return (x @ w1.T + b1) @ w2.T + b2",
+        # the bend at the end
+        "def project(x, w1, b1, w2, b2): return torch.nn.functional.gelu((x @ w1.T + b1) @ w2.T + b2)",
+        # the second matrix as it is stored
+        "def project(x, w1, b1, w2, b2): return torch.nn.functional.gelu(x @ w1.T + b1) @ w2 + b2",
+        # no biases
+        "def project(x, w1, b1, w2, b2): return torch.nn.functional.gelu(x @ w1.T) @ w2.T",
+    ],
+    "labels": [
+        # everything is graded
+        "def labels(ids, answers): return list(ids)",
+        # the questions are graded in place of the answers
+        """
+def labels(ids, answers):
+    inside = {i for begin, end in answers for i in range(begin, end)}
+    return [-100 if i in inside else token for i, token in enumerate(ids)]
+""",
+        # shifted, which the loss does already
+        """
+def labels(ids, answers):
+    inside = {i for begin, end in answers for i in range(begin - 1, end - 1)}
+    return [ids[i + 1] if i in inside else -100 for i in range(len(ids))]
+""",
+        # ends included
+        """
+def labels(ids, answers):
+    inside = {i for begin, end in answers for i in range(begin, end + 1)}
+    return [token if i in inside else -100 for i, token in enumerate(ids)]
+""",
+    ],
+    "reusable": [
+        # the whole prompt
+        """
+def reusable(cached, prompt):
+    n = 0
+    while n < min(len(cached), len(prompt)) and cached[n] == prompt[n]:
+        n += 1
+    return n
+""",
+        # tokens in common, wherever they stand
+        "def reusable(cached, prompt): return min(len(set(cached) & set(prompt)), len(prompt) - 1)",
+        # every place where the two agree, also behind a difference
+        """
+def reusable(cached, prompt):
+    return min(sum(a == b for a, b in zip(cached, prompt)), len(prompt) - 1)
+""",
+    ],
+    "nucleus": [
+        # not rescaled
+        """
+def nucleus(chances, p):
+    order = np.argsort(-chances)
+    kept = order[: np.searchsorted(np.cumsum(chances[order]), p - 1e-9) + 1]
+    return np.where(np.isin(np.arange(len(chances)), kept), chances, 0)
+""",
+        # tokens likelier than p
+        """
+def nucleus(chances, p):
+    kept = np.where(chances >= p, chances, 0)
+    return kept / max(kept.sum(), 1e-9)
+""",
+        # stops before p is reached
+        """
+def nucleus(chances, p):
+    order = np.argsort(-chances)
+    kept = order[np.cumsum(chances[order]) <= p]
+    chosen = np.where(np.isin(np.arange(len(chances)), kept), chances, 0)
+    return chosen / max(chosen.sum(), 1e-9)
+""",
+    ],
 }

@@ -1,0 +1,166 @@
+"""The chat panel as a reader meets it: JupyterLab's own server and page, in a headless browser."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import tiny
+from jupyter_server.serverapp import list_running_servers
+
+from pgvl_core.chat import Conversation
+from pgvl_core.video import write_video
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the playwright package")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, as from apt-get install chromium"),
+    pytest.mark.xdist_group("panel"),  # one server
+]
+
+PATIENCE = 240  # seconds; on a machine with nothing else to do no step takes ten
+CELL = """import time
+from pathlib import Path
+
+import tiny
+from pgvl_core.widgets import ChatPanel
+
+model = tiny.model()
+stream = model.stream
+
+def slowly(*arguments):
+    for token in stream(*arguments):
+        time.sleep(0 if Path("hurry").exists() else 0.3)
+        yield token
+
+model.stream = slowly
+ChatPanel(model, {})"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
+    """Address of a JupyterLab of this test's own, a notebook with the panel's cell in it."""
+    (folder / "root").mkdir()
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(CELL)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, folder / "root" / "panel.ipynb")
+    kinds = ("CONFIG", "DATA", "RUNTIME")
+    own = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in kinds}
+    own |= {"IPYTHONDIR": str(folder / "ipython"), "PYTHONPATH": str(Path(__file__).parent)}
+    token = secrets.token_hex()
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder / 'root'}"]
+    command += ["--ServerApp.port=0", "--ServerApp.ip=127.0.0.1"]
+    command += ["--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, env=os.environ | own, stdout=log, stderr=log)
+    try:
+        end = time.monotonic() + PATIENCE
+        while not (running := list(list_running_servers(folder / "runtime"))):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < end, (folder / "log").read_text()
+            time.sleep(0.2)
+        yield f"{running[0]['url']}lab/tree/panel.ipynb?token={token}"
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def panel(lab):
+    """The panel on the page, its cell having been run."""
+    with playwright.sync_playwright() as driver:
+        # Chromium's sandbox refuses to work for root, who tests in a container.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE * 1000)
+        playwright.expect.set_options(PATIENCE * 1000)
+        page.goto(lab)
+        sessions = lab.replace("lab/tree/panel.ipynb", "api/sessions")
+        wait_until(lambda: "idle" in page.request.get(sessions).text())  # the kernel
+        page.locator(".jp-CodeCell .cm-content").first.click()
+        page.keyboard.press("Shift+Enter")
+        shown = page.locator(".jp-OutputArea-output", has=page.get_by_placeholder("Ask about"))
+        shown.wait_for()
+        yield shown
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "noise.mp4"
+    write_video(path, np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8), fps=2)
+    return path
+
+
+def upload(panel, path):
+    with panel.page.expect_file_chooser() as chooser:
+        panel.get_by_role("button", name="Upload").click()
+    chooser.value.set_files(path)
+
+
+def answer(panel):
+    """The text of the last answer, as it stands."""
+    return panel.locator("p[style*=pre-wrap]").last.text_content()
+
+
+def wait_until(holds):
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_video_is_uploaded_and_a_question_answered_as_one_reads(panel, video, folder):
+    upload(panel, video)
+    playwright.expect(panel.get_by_role("img")).to_have_count(4)
+    assert panel.get_by_role("img").first.get_attribute("alt") == "frame 0 at 0.00 s"
+    assert panel.get_by_label("Video").input_value() == "noise.mp4"
+
+    panel.get_by_placeholder("Ask about").fill("What is <it>?")
+    panel.page.keyboard.press("Enter")
+    panel.get_by_text("What is <it>?", exact=True).wait_for()
+    begun = answer(panel)
+    wait_until(lambda: answer(panel) != begun)
+    playwright.expect(panel.get_by_role("button", name="Ask")).to_be_disabled()
+    assert answer(panel).startswith(begun)
+    (folder / "root" / "hurry").touch()
+    playwright.expect(panel.get_by_role("button", name="Ask")).to_be_enabled()
+    expected = str(Conversation(tiny.model(), video).ask("What is <it>?"))
+    assert answer(panel).split() == expected.split()  # a page writes some blanks in its own way
+
+
+def test_stop_is_heard_while_an_answer_is_made(panel, video, folder):
+    upload(panel, video)
+    (folder / "root" / "hurry").unlink(missing_ok=True)
+    playwright.expect(panel.get_by_role("img")).to_have_count(4)
+    panel.get_by_placeholder("Ask about").fill("And this?")
+    panel.get_by_role("button", name="Ask").click()
+    panel.get_by_text("And this?", exact=True).wait_for()
+    panel.get_by_role("button", name="Stop").click()
+    playwright.expect(panel.get_by_role("button", name="Ask")).to_be_enabled()
+    assert answer(panel).endswith(" [stopped]")
+    panel.get_by_role("button", name="Clear").click()
+    playwright.expect(panel.get_by_text("And this?", exact=True)).to_have_count(0)
+
+
+def test_a_broken_upload_is_told_in_words(panel, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    upload(panel, tmp_path / "broken.mp4")
+    told = panel.get_by_role("alert")
+    told.wait_for()
+    assert told.text_content().startswith("broken.mp4: cannot be read as a video")
+    assert "Traceback" not in panel.page.content()
