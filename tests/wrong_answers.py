@@ -140,7 +140,10 @@ def pool_with_direction(features):
         # no bend
         "def project(x, w1, b1, w2, b2): return (x @ w1.T + b1) @ w2.T + b2",
         # the bend at the end
-        "def project(x, w1, b1, w2, b2): return torch.nn.functional.gelu((x @ w1.T + b1) @ w2.T + b2)",
+        """
+def project(x, w1, b1, w2, b2):
+    return torch.nn.functional.gelu((x @ w1.T + b1) @ w2.T + b2)
+""",
         # the second matrix as it is stored
         "def project(x, w1, b1, w2, b2): return torch.nn.functional.gelu(x @ w1.T + b1) @ w2 + b2",
         # no biases

@@ -18,4 +18,5 @@ def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
     share, spread = right / asked, z * z / asked
     middle = (share + spread / 2) / (1 + spread)
     half = z * sqrt(share * (1 - share) / asked + spread / (4 * asked)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # Rounding must not push an end past 0, 1 or the share itself.
+    return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
