@@ -1,12 +1,13 @@
 """What is tracked is small, names no machine, and its links lead somewhere."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from pgvl_core import assets
+from pgvl_core import assets, profiles, train
 
 ROOT = Path(__file__).parent.parent
 MAX_FILE = 5_000_000  # bytes; larger things are fetched, not tracked
@@ -56,7 +57,13 @@ def test_links_within_the_repository_lead_somewhere(pattern):
 
 
 def test_python_of_the_readme_runs():
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    training, encoding = blocks
+    # The training's steps are tested in test_train.py; here, that they are called what it says.
+    for node in ast.walk(ast.parse(training)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = {"train": train, "profiles": profiles}.get(node.value.id)
+            assert module is None or hasattr(module, node.attr), node.attr
     scope: dict = {}
-    exec(block.replace("clip.mp4", str(assets.sample_video("bikes"))), scope)
+    exec(encoding.replace("clip.mp4", str(assets.sample_video("bikes"))), scope)
     assert len(scope["tokens"]) == 100 + scope["features"].shape[1]
