@@ -163,11 +163,22 @@ class PGVideoLLaVA(nn.Module):
         return pool(features, self.frames)
 
     # -------------------------------------------------------------------------------- the prompt
-    def render(self, turns: Sequence[Turn], transcript: str = "", video: bool = True) -> str:
+    def render(
+        self,
+        turns: Sequence[Turn],
+        transcript: str = "",
+        video: bool = True,
+        video_first: bool = False,
+    ) -> str:
         """The text of a conversation in this model's template, the video in its place."""
-        slot = prompts.video_slot(self.video_tokens, self.marks is not None) if video else ""
-        eos = str(self.tokenizer.eos_token)
-        return prompts.render(self.template, turns, eos=eos, video=slot, transcript=transcript)
+        return prompts.render(
+            self.template,
+            turns,
+            eos=str(self.tokenizer.eos_token),
+            video=prompts.video_slot(self.video_tokens, self.marks is not None) if video else "",
+            transcript=transcript,
+            video_first=video_first,
+        )
 
     def ids(self, text: str) -> torch.Tensor:
         """Token ids ``[L]`` of a rendered prompt."""

@@ -31,7 +31,6 @@ from transformers import get_cosine_schedule_with_warmup
 
 from . import projector as projectors
 from .model import LORA, PGVideoLLaVA
-from .prompts import render, video_slot
 from .video import Video, VideoError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -71,7 +70,6 @@ class Example:
 
     tokens: torch.Tensor | None
     pairs: tuple[tuple[str, str], ...]
-    kinds: tuple[str, ...] = ()
 
 
 # ---------------------------------------------------------------------------------------- the data
@@ -209,14 +207,13 @@ def tokenise(model: PGVideoLLaVA, text: str) -> tuple[list[int], list[bool]]:
     return encoded.input_ids, answers
 
 
-def dialogue(model: PGVideoLLaVA, video: str, turns: Sequence[tuple[str, str]]) -> Row:
+def dialogue(model: PGVideoLLaVA, turns: Sequence[tuple[str, str]], video: bool = True) -> Row:
     """A conversation, the video after its first question: as the model is used."""
-    eos = str(model.tokenizer.eos_token)
-    words, own = tokenise(model, render(model.template, turns, eos=eos, video=video))
+    words, own = tokenise(model, model.render(turns, video=video))
     return Row(words, own, list(range(len(words))), [0] * len(words))
 
 
-def fan(model: PGVideoLLaVA, video: str, pairs: Sequence[tuple[str, str]]) -> Row:
+def fan(model: PGVideoLLaVA, pairs: Sequence[tuple[str, str]]) -> Row:
     """Several questions about one video, none of which sees another.
 
     It is the same as so many examples with the video first, but the video is read once.
@@ -227,14 +224,7 @@ def fan(model: PGVideoLLaVA, video: str, pairs: Sequence[tuple[str, str]]) -> Ro
     branch: list[int] = []
     last: int = model.word_ids[2 if model.marks is not None else 0]
     for number, pair in enumerate(pairs, 1):
-        text = render(
-            model.template,
-            [pair],
-            eos=str(model.tokenizer.eos_token),
-            video=video,
-            video_first=True,
-        )
-        words, own = tokenise(model, text)
+        words, own = tokenise(model, model.render([pair], video_first=True))
         shared = len(words) - words[::-1].index(last)  # up to the video's end
         skip = shared if ids else 0
         ids += words[skip:]
@@ -256,17 +246,15 @@ def collate(
     They are asked in a `fan`, or in a conversation of up to three turns with the video after the
     first question, as when the model is used.
     """
-    slot = video_slot(model.video_tokens, model.marks is not None)
     rows = []
     for example, rng in zip(chosen, rngs, strict=True):
         order = rng.permutation(len(example.pairs))
         pairs = [example.pairs[i] for i in order[: recipe.questions]]
         if fans and example.tokens is not None:
-            row = fan(model, slot, pairs)
+            row = fan(model, pairs)
         else:
             turns = pairs[: 1 + int(rng.integers(3))]
-            video = "" if example.tokens is None else slot
-            row = dialogue(model, video, turns)
+            row = dialogue(model, turns, example.tokens is not None)
         row = Row(*(part[: recipe.tokens] for part in row))  # type: ignore[arg-type]
         if example.tokens is not None and row.ids.count(model.word_ids[0]) < model.video_tokens:
             raise TrainingError(
@@ -332,16 +320,11 @@ def evaluate(model: PGVideoLLaVA, data: Sequence[Example], batch: int = 8) -> li
     """
     found: list[list[bool]] = []
     for example in tqdm(data, desc="examples"):
-        slot = (
-            ""
-            if example.tokens is None
-            else video_slot(model.video_tokens, model.marks is not None)
-        )
         projected = None if example.tokens is None else model.project(example.tokens.float())
         verdicts: list[bool] = []
         for start in range(0, len(example.pairs), batch):
             some = example.pairs[start : start + batch]
-            rows = [dialogue(model, slot, [pair]) for pair in some]
+            rows = [dialogue(model, [pair], projected is not None) for pair in some]
             together = None if projected is None else projected.expand(len(rows), -1, -1)
             verdicts += (answers(model, assemble(rows, None), together)[1] > 0.5).tolist()
         found.append(verdicts)

@@ -167,7 +167,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<")
 
 def learned_texts(model, turns):
     """The stretches of a conversation that are learned, as text."""
-    row = train.dialogue(model, video_slot(8), turns)
+    row = train.dialogue(model, turns)
     runs, before = [], False
     for token, own in zip(row.ids, row.answers, strict=True):
         if own and not before:
@@ -235,8 +235,7 @@ PAIRS = (
 def test_no_question_of_a_fan_sees_another(model):
     """The loss of each token is that of the question asked alone, the video before it."""
     first, second = examples(2)
-    slot = video_slot(model.video_tokens)
-    rows = [train.fan(model, slot, PAIRS), train.fan(model, slot, PAIRS[:1])]
+    rows = [train.fan(model, PAIRS), train.fan(model, PAIRS[:1])]
     batch = train.assemble(rows, torch.stack([first.tokens, second.tokens]).float())
     with torch.no_grad():
         losses, right = train.answers(model, batch, model.project(batch.tokens))
@@ -245,14 +244,14 @@ def test_no_question_of_a_fan_sees_another(model):
     assert len(right) == 4
     torch.testing.assert_close(losses, torch.cat(expected), atol=1e-4, rtol=1e-4)
     lengths = [len(row.ids) for row in rows]
-    assert lengths[0] < sum(len(train.fan(model, slot, [pair]).ids) for pair in PAIRS) - 16
+    assert lengths[0] < sum(len(train.fan(model, [pair]).ids) for pair in PAIRS) - 16
 
 
 def test_a_dialogue_is_a_conversation_with_the_video_after_the_first_question(model):
     example = examples(1)[0]
     losses = []
     for pair in PAIRS:
-        row = train.dialogue(model, video_slot(model.video_tokens), [pair])
+        row = train.dialogue(model, [pair])
         batch = train.assemble([row], example.tokens.float()[None])
         with torch.no_grad():
             losses.append(train.answers(model, batch, model.project(batch.tokens))[0])
@@ -263,7 +262,7 @@ def test_a_dialogue_is_a_conversation_with_the_video_after_the_first_question(mo
 def test_loss_is_transformers_own(model):
     """Two conversations of different lengths, -100 for what is not answered."""
     tokens = torch.stack([example.tokens for example in examples(2)]).float()
-    rows = [train.dialogue(model, video_slot(8), turns) for turns in (PAIRS[:1], PAIRS)]
+    rows = [train.dialogue(model, turns) for turns in (PAIRS[:1], PAIRS)]
     batch = train.assemble(rows, tokens)
     with torch.no_grad():
         projected = model.project(tokens)
@@ -306,7 +305,7 @@ def test_a_question_that_leaves_no_room_for_the_video_is_refused(model):
 
 
 def test_a_batch_whose_answers_were_all_cut_has_no_loss(model):
-    rows = [train.Row(*(part[:40] for part in train.dialogue(model, "", PAIRS)))]
+    rows = [train.Row(*(part[:40] for part in train.dialogue(model, PAIRS, video=False)))]
     losses, right = train.answers(model, train.assemble(rows, None), None)
     assert len(losses) == len(right) == 0
 
@@ -395,7 +394,7 @@ def test_standardising_and_folding_change_no_answer(kind):
     tokens = torch.stack([example.tokens.float() for example in data])
     before = model.project(tokens)
     learner = train.Learner(model, RECIPE, 5 + 3 * tokens.flatten(0, 1))
-    rows = [train.dialogue(model, video_slot(8), example.pairs) for example in data]
+    rows = [train.dialogue(model, example.pairs) for example in data]
     batch = train.assemble(rows, tokens)
     assert learner.scale != 1
     assert not torch.allclose(learner.mean, torch.zeros(6))
