@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 from transformers import (
@@ -182,7 +183,8 @@ class PGVideoLLaVA(nn.Module):
 
     def ids(self, text: str) -> torch.Tensor:
         """Token ids ``[L]`` of a rendered prompt."""
-        return torch.tensor(self.tokenizer(text).input_ids)
+        # `fit` sees to the length, so the tokenizer need not warn of it.
+        return torch.tensor(self.tokenizer(text, verbose=False).input_ids)
 
     def fit(
         self,
@@ -310,6 +312,13 @@ class PGVideoLLaVA(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------- loading
+def add_lora(llm: PreTrainedModel) -> PeftModel:
+    """Put a fresh LoRA, which changes nothing yet, into a language model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers'
+        return get_peft_model(llm, LoraConfig(**LORA))  # type: ignore[return-value]
+
+
 def load(
     checkpoint: str | Path,
     encoder: FrameEncoder | None = None,
@@ -346,7 +355,7 @@ def load(
     found = projectors.read(projector, encoder.dim, llm.config.hidden_size)
     lora = None
     if found.rest:
-        lora = get_peft_model(llm, LoraConfig(**LORA))
+        lora = add_lora(llm)
         try:
             set_peft_model_state_dict(lora, found.rest)
         except RuntimeError as error:

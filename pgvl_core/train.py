@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import projector as projectors
-from .model import LORA, PGVideoLLaVA
+from .model import PGVideoLLaVA, add_lora
 from .video import Video, VideoError
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov")
@@ -368,7 +368,7 @@ class Learner(nn.Module):
         model.marks.requires_grad_(True)
         if recipe.lora_rate:
             if model.lora is None:
-                model.lora = get_peft_model(model.llm, LoraConfig(**LORA))
+                model.lora = add_lora(model.llm)
             for name, value in model.llm.named_parameters():
                 value.requires_grad_("lora_" in name)
         if recipe.checkpointing:
