@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from .files import write_text
 from .model import SHORT_SIDE, PGVideoLLaVA
 from .video import Video
 
@@ -216,9 +216,4 @@ class Conversation:
         text = self.to_markdown()
         if path.suffix == ".json":
             text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        part = path.with_name(f".{path.name}.part")
-        try:
-            part.write_text(text, encoding="utf-8")
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        write_text(path, text)

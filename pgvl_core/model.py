@@ -31,7 +31,7 @@ from .encoder import FrameEncoder
 from .pooling import pool
 from .video import Frames, Video, sample_indices
 
-LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "v_proj", "o_proj"]}
+LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 SHORT_SIDE = 336  # pixels that frames are decoded at; every encoder takes fewer or as many
 
 Turn = tuple[str, str | None]
@@ -99,6 +99,9 @@ class PGVideoLLaVA(nn.Module):
     marks : Tensor ``[2, K]``
         Embeddings of <vid_start> and <vid_end>; None when the model has not learned any.
     lora : the peft model around `llm`, if it has an adapter: training goes on with it
+    video_first : bool
+        Whether the video stands before the first question, as in half of VideoInstruct-100K's
+        training prompts, instead of after it, as in the official inference.
     """
 
     def __init__(
@@ -112,11 +115,12 @@ class PGVideoLLaVA(nn.Module):
         side: int,
         marks: torch.Tensor | None = None,
         lora: Any = None,
+        video_first: bool = False,
     ) -> None:
         super().__init__()
         self.encoder, self.tokenizer, self.template = encoder, tokenizer, template
         self.frames, self.side = frames, side
-        self.lora = lora
+        self.lora, self.video_first = lora, video_first
         self.llm, self.projector = llm.eval().requires_grad_(False), projector
         self.projector.to(llm.device, llm.dtype).eval().requires_grad_(False)
         self.marks = None if marks is None else nn.Parameter(marks.to(llm.device, llm.dtype), False)
@@ -171,14 +175,17 @@ class PGVideoLLaVA(nn.Module):
         video: bool = True,
         video_first: bool = False,
     ) -> str:
-        """The text of a conversation in this model's template, the video in its place."""
+        """The text of a conversation in this model's template, the video in its place.
+
+        `video_first` puts it before the question also where that is not the model's own order.
+        """
         return prompts.render(
             self.template,
             turns,
             eos=str(self.tokenizer.eos_token),
             video=prompts.video_slot(self.video_tokens, self.marks is not None) if video else "",
             transcript=transcript,
-            video_first=video_first,
+            video_first=self.video_first or video_first,
         )
 
     def ids(self, text: str) -> torch.Tensor:
@@ -361,7 +368,7 @@ def load(
         except RuntimeError as error:
             raise ValueError(f"{projector}: its LoRA does not fit {name}: {error}") from error
     return PGVideoLLaVA(
-        encoder, found.projector, llm, tokenizer, "pg-video-llava", 8, 7, found.marks, lora
+        encoder, found.projector, llm, tokenizer, "pg-video-llava", 8, 7, found.marks, lora, True
     )
 
 

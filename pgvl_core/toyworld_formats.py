@@ -18,6 +18,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from pgvl_core.files import write_text
 from pgvl_core.toyworld import Clip, Track
 from pgvl_core.toyworld_text import facts
 from pgvl_core.video import write_video
@@ -196,9 +197,7 @@ def conversations(items: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _write_json(path: Path, content: object) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(content))
 
 
 def write_dataset(clips: Iterable[Clip], folder: str | os.PathLike[str]) -> None:

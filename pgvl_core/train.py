@@ -55,21 +55,25 @@ class Recipe:
     precision: str = "no"  # accelerate's mixed precision: no, fp16, bf16
     checkpointing: bool = False  # compute activations twice, keep them once
     questions: int = 1  # at most, to a video and step
+    talk: int = 2  # one step in so many is of conversations, the others of fans; see `collate`
     every: int = 25  # steps between checkpoints
     tokens: int = 2048  # of an example at most; what is longer loses its end
     standardise: bool = False  # train the projector on standardised features; see `Learner`
 
 
 PAPER = Recipe(None, 32, 2e-5, epochs=3, precision="bf16", checkpointing=True)
-POCKET = Recipe(520, 8, 5e-4, 6e-4, warmup=0.05, precision="bf16", questions=7, standardise=True)
+POCKET = Recipe(
+    680, 8, 5e-4, 8e-4, warmup=0.04, precision="bf16", questions=7, talk=4, standardise=True
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A video's tokens ``[n, D]`` (None: plain text) and what is asked and answered about it."""
+    """A video's tokens ``[n, D]`` (None: plain text), what is asked of it, and what it says."""
 
     tokens: torch.Tensor | None
     pairs: tuple[tuple[str, str], ...]
+    transcript: str = ""
 
 
 # ---------------------------------------------------------------------------------------- the data
@@ -207,9 +211,14 @@ def tokenise(model: PGVideoLLaVA, text: str) -> tuple[list[int], list[bool]]:
     return encoded.input_ids, answers
 
 
-def dialogue(model: PGVideoLLaVA, turns: Sequence[tuple[str, str]], video: bool = True) -> Row:
-    """A conversation, the video after its first question: as the model is used."""
-    words, own = tokenise(model, model.render(turns, video=video))
+def dialogue(
+    model: PGVideoLLaVA,
+    turns: Sequence[tuple[str, str]],
+    video: bool = True,
+    transcript: str = "",
+) -> Row:
+    """A conversation, the video beside its first question: as the model is used."""
+    words, own = tokenise(model, model.render(turns, transcript, video))
     return Row(words, own, list(range(len(words))), [0] * len(words))
 
 
@@ -243,18 +252,18 @@ def collate(
 ) -> Batch:
     """A batch of examples; each draws its questions from its generator.
 
-    They are asked in a `fan`, or in a conversation of up to three turns with the video after the
-    first question, as when the model is used.
+    They are asked in a `fan`, or in a conversation of up to three turns, as when the model is used;
+    a transcript stands with the first question, so what is said is asked for in conversations.
     """
     rows = []
     for example, rng in zip(chosen, rngs, strict=True):
         order = rng.permutation(len(example.pairs))
         pairs = [example.pairs[i] for i in order[: recipe.questions]]
-        if fans and example.tokens is not None:
+        if fans and example.tokens is not None and not example.transcript:
             row = fan(model, pairs)
         else:
             turns = pairs[: 1 + int(rng.integers(3))]
-            row = dialogue(model, turns, example.tokens is not None)
+            row = dialogue(model, turns, example.tokens is not None, example.transcript)
         row = Row(*(part[: recipe.tokens] for part in row))  # type: ignore[arg-type]
         if example.tokens is not None and row.ids.count(model.word_ids[0]) < model.video_tokens:
             raise TrainingError(
@@ -316,17 +325,24 @@ def answers(
 def evaluate(model: PGVideoLLaVA, data: Sequence[Example], batch: int = 8) -> list[list[bool]]:
     """For each pair of each example: does greedy decoding answer word for word as the truth?
 
-    Each question is asked alone, the video after it, as `chat.Conversation` asks it.
+    Each question is asked alone, as `chat.Conversation` asks it: where the video comes first, in a
+    `fan`, which is the same and reads the video once.
     """
     found: list[list[bool]] = []
     for example in tqdm(data, desc="examples"):
         projected = None if example.tokens is None else model.project(example.tokens.float())
+        if model.video_first and projected is not None and not example.transcript:
+            rows = [fan(model, example.pairs)]
+        else:
+            rows = [
+                dialogue(model, [pair], projected is not None, example.transcript)
+                for pair in example.pairs
+            ]
         verdicts: list[bool] = []
-        for start in range(0, len(example.pairs), batch):
-            some = example.pairs[start : start + batch]
-            rows = [dialogue(model, [pair], projected is not None) for pair in some]
-            together = None if projected is None else projected.expand(len(rows), -1, -1)
-            verdicts += (answers(model, assemble(rows, None), together)[1] > 0.5).tolist()
+        for start in range(0, len(rows), batch):
+            some = assemble(rows[start : start + batch], None)
+            together = None if projected is None else projected.expand(len(some.ids), -1, -1)
+            verdicts += (answers(model, some, together)[1] > 0.5).tolist()
         found.append(verdicts)
     return found
 
@@ -534,8 +550,9 @@ def train(
     for step in bar:
         chosen, rngs = _draw(len(data), recipe.batch, seed, step)
         mine = range(accelerator.process_index, recipe.batch, accelerator.num_processes)
+        fans = (step + 1) % recipe.talk > 0
         batch = collate(
-            model, [data[chosen[i]] for i in mine], [rngs[i] for i in mine], recipe, step % 2 == 0
+            model, [data[chosen[i]] for i in mine], [rngs[i] for i in mine], recipe, fans
         )
         losses, right = wrapped(batch)
         own = [losses.sum().detach(), len(losses), right.sum(), len(right)]

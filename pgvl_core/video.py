@@ -239,14 +239,12 @@ class Video:
         float32 [S] at `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
         come after the last frame's; S is 0 without an audio stream
         """
-        samples = [np.zeros(0, np.float32)]
-        if self.has_audio:
-            blocks = _resampled(self.path, self._start, SAMPLE_RATE, "s16", "mono")
-            for block in _progress(blocks, f"reading sound of {self.path.name}", "block"):
-                samples.append(block.to_ndarray()[0])
-        audio = np.concatenate(samples)
-        audio /= 32768
-        return audio
+        blocks = _progress(self.audio_blocks(), f"reading sound of {self.path.name}", "block")
+        return np.concatenate([np.zeros(0, np.float32), *blocks])
+
+    def audio_blocks(self) -> Iterator[np.ndarray]:
+        """What `audio` returns, a block at a time: for sound that is too long to be held."""
+        return audio_blocks(self.path, self._start)
 
     @cached_property
     def _decord(self) -> Any:
@@ -313,6 +311,26 @@ class Video:
                 yield int(self._pts[k]), frame
             elif self._timed and frame.pts is not None:
                 yield frame.pts, frame
+
+
+def audio_blocks(path: str | Path, start: Fraction = Fraction(0)) -> Iterator[np.ndarray]:
+    """Decode the sound of a video or sound file, mixed to mono, a block at a time.
+
+    Parameters
+    ----------
+    start : seconds in the container at which the sound begins
+
+    Returns
+    -------
+    iterator of float32 [S] at `SAMPLE_RATE` Hz, in [-1, 1]; of none without an audio stream
+
+    Raises
+    ------
+    VideoError
+        If the file is missing, or damaged.
+    """
+    for block in _resampled(Path(path), start, SAMPLE_RATE, "s16", "mono"):
+        yield block.to_ndarray()[0].astype(np.float32) / 32768
 
 
 def sample_indices(frame_count: int, n: int) -> np.ndarray:
@@ -456,6 +474,8 @@ def _resampled(
     """Decode the sound from `start` (seconds in the container): gaps silent, what is before cut."""
     with _opened(path) as container:
         stream: Any = container.streams.best("audio")
+        if stream is None:
+            return
         graph = None
         for frame in chain(_decoded(container, stream), [None]):  # None: no more to come
             if frame is not None and graph is None:  # only now is it known what the decoder gives

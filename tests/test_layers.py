@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "pgvl_core"
 FLOORS = {
-    1: {"video", "assets", "pooling", "projector", "prompts", "plots", "evaluation"},
+    1: {"files", "video", "assets", "pooling", "projector", "prompts", "plots", "evaluation"},
     2: {"lite", "toyworld"},
     3: {"encoder", "audio"},
     4: {"model", "grounding"},

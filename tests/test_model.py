@@ -256,14 +256,17 @@ def plain(tmp_path):
     return tmp_path / "llm", {name: value.clone() for name, value in llm.state_dict().items()}
 
 
+MATRICES = [*(f"self_attn.{part}" for part in "qkvo"), "mlp.gate", "mlp.up", "mlp.down"]
+
+
 def test_lora_adds_to_the_matrices(plain, tmp_path):
     """(W + (alpha / r) B A) x, with the rank 16 and the alpha 32 of the shipped weights."""
     folder, base = plain
     own = projector.build("mlp2x_gelu", ColourEncoder.dim, WIDTH)
     weights, wanted = projector.tensors(own, torch.randn(2, WIDTH)), {}
     for layer in range(2):
-        for part in ("q_proj", "v_proj", "o_proj"):
-            name = f"model.layers.{layer}.self_attn.{part}"
+        for part in MATRICES:
+            name = f"model.layers.{layer}.{part}_proj"
             out, into = base[f"{name}.weight"].shape
             a, b = torch.randn(16, into), torch.randn(out, 16)
             weights[f"base_model.model.{name}.lora_A.weight"] = a

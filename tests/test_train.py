@@ -247,15 +247,17 @@ def test_no_question_of_a_fan_sees_another(model):
     assert lengths[0] < sum(len(train.fan(model, [pair]).ids) for pair in PAIRS) - 16
 
 
-def test_a_dialogue_is_a_conversation_with_the_video_after_the_first_question(model):
-    example = examples(1)[0]
+@pytest.mark.parametrize("video_first", [False, True])
+def test_a_dialogue_is_a_conversation_with_the_video_beside_its_first_question(video_first):
+    model, example = tiny.model(), examples(1)[0]
+    model.video_first = video_first
     losses = []
     for pair in PAIRS:
         row = train.dialogue(model, [pair])
         batch = train.assemble([row], example.tokens.float()[None])
         with torch.no_grad():
             losses.append(train.answers(model, batch, model.project(batch.tokens))[0])
-    expected = separately(model, PAIRS, example.tokens, False)
+    expected = separately(model, PAIRS, example.tokens, video_first)
     torch.testing.assert_close(torch.cat(losses), torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 
@@ -344,6 +346,21 @@ def test_the_language_models_own_weights_do_not_change(learned):
     assert not any(value.requires_grad for value in model.parameters())
 
 
+@pytest.mark.parametrize(("talk", "expected"), [(2, "FCFCFC"), (3, "FFCFFC")])
+def test_one_step_in_so_many_is_of_conversations(talk, expected, tmp_path, monkeypatch):
+    """A fan has several branches that read the video, a conversation has none."""
+    seen = []
+
+    def watch(rows, tokens):
+        seen.append("F" if max(max(row.branch) for row in rows) else "C")
+        return assemble(rows, tokens)
+
+    assemble = train.assemble
+    monkeypatch.setattr(train, "assemble", watch)
+    train.train(tiny.model(), examples(), tmp_path, replace(RECIPE, steps=6, talk=talk))
+    assert "".join(seen) == expected
+
+
 @pytest.mark.parametrize("lora", [0, 1e-2])
 def test_projector_marks_and_lora_are_what_is_trained(lora, tmp_path):
     model = tiny.model(marks=False)
@@ -354,19 +371,24 @@ def test_projector_marks_and_lora_are_what_is_trained(lora, tmp_path):
     rest = trained - wanted
     assert trained >= wanted
     assert all("lora_" in name for name in rest)
-    assert len(rest) == (2 * 3 * 2 if lora else 0)  # layers, matrices, A and B
+    assert len(rest) == (2 * 7 * 2 if lora else 0)  # layers, matrices, A and B
 
 
+@pytest.mark.parametrize("video_first", [True, False])
 @pytest.mark.parametrize("trained", [True, False])
-def test_a_right_answer_is_what_greedy_decoding_gives(learned, model, trained):
+def test_a_right_answer_is_what_greedy_decoding_gives(
+    learned, model, trained, video_first, monkeypatch
+):
     """Verdicts of one pass against answers that were really generated."""
     model = learned[0] if trained else model
+    monkeypatch.setattr(model, "video_first", video_first)
     data = [*examples(), Example(None, (("Colour?", "red"),))]
+    data[1] = replace(data[1], transcript="Look, how nice!")
     # What the model does say is right, whatever it has learned; a word less or more is not.
     for i, example in enumerate(data):
         video = example.tokens is not None
         tokens = example.tokens.float() if video else None
-        ids = model.fit([("Well?", None)], video=video).ids
+        ids = model.fit([("Well?", None)], example.transcript, video).ids
         said = model.tokenizer.decode(list(model.stream(ids, tokens, max_new_tokens=6))[:-1])
         pairs = (*example.pairs, ("Well?", said.removeprefix(" ")), ("Colour?", "red and so on"))
         data[i] = replace(example, pairs=pairs)
@@ -377,7 +399,7 @@ def test_a_right_answer_is_what_greedy_decoding_gives(learned, model, trained):
         expected.append([])
         for question, answer in example.pairs:
             wanted = model.tokenizer(f" {answer}</s>").input_ids
-            ids = model.fit([(question, None)], video=video).ids
+            ids = model.fit([(question, None)], example.transcript, video).ids
             given = list(model.stream(ids, tokens, max_new_tokens=len(wanted)))
             expected[-1].append([*given, model.tokenizer.eos_token_id][: len(wanted)] == wanted)
     assert train.evaluate(model, data, batch=2) == expected
@@ -412,6 +434,7 @@ def test_standardising_and_folding_change_no_answer(kind):
 def test_saved_weights_are_read_back(tmp_path):
     """A folder of the language model and the written file give the trained model's logits."""
     model = tiny.model(marks=False, frames=8, side=7)
+    model.video_first = True  # as a model with its own projector file is
     model.llm.save_pretrained(tmp_path / "llm")
     tiny.tokenizer().save_pretrained(tmp_path / "llm")
     data = examples(tokens=8 + 49)

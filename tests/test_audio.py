@@ -1,0 +1,274 @@
+"""The chain from sound to transcript, against Silero's and Whisper's own ways and a real call."""
+
+import csv
+import json
+from dataclasses import replace
+
+import jiwer
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from whisper.normalizers import EnglishTextNormalizer
+
+from pgvl_core import assets, audio
+from pgvl_core.audio import Listener, Segment, Transcript, Word
+from pgvl_core.video import SAMPLE_RATE, Video, VideoError, write_video
+
+CALL = "conversation"  # half a minute of a real telephone conversation, with its words and times
+
+
+@pytest.fixture(scope="module")
+def call():
+    """Its samples."""
+    return np.concatenate(list(audio.audio_blocks(assets.path(CALL) / "sample.wav")))
+
+
+@pytest.fixture(scope="module")
+def listener():
+    return Listener("whisper-tiny.en")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_remembered(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio, "remembered", lambda: tmp_path / "transcripts")
+
+
+@pytest.fixture(scope="module")
+def heard(listener, call):
+    return listener._hear(call, vad=True)
+
+
+def in_blocks(samples, sizes):
+    """The samples in blocks of these sizes, over and over."""
+    at = 0
+    while at < len(samples):
+        for size in sizes:
+            yield samples[at : at + size]
+            at += size
+
+
+# -------------------------------------------------------------------------------- where it is said
+def test_probabilities_and_regions_are_sileros_own(call):
+    """In blocks that never end where a window does."""
+    probabilities, samples = audio.speech_probabilities(in_blocks(call, [1000, 7, 3333]))
+    assert samples == len(call)
+    vad = audio._vad()
+    expected = audio._silero().get_speech_timestamps(
+        torch.from_numpy(call), vad, max_speech_duration_s=30
+    )
+    found = audio.speech_regions(probabilities, samples)
+    assert len(found) > 3
+    assert [(round(a * SAMPLE_RATE), round(b * SAMPLE_RATE)) for a, b in found] == [
+        (each["start"], each["end"]) for each in expected
+    ]
+
+
+def test_silero_leaves_torch_its_threads():
+    """Its module sets torch to one thread when it is imported."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    audio._silero.cache_clear()
+    import sys
+
+    for name in [name for name in sys.modules if name.startswith("silero_vad")]:
+        del sys.modules[name]
+    audio._silero()
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == 2
+
+
+def truth():
+    """Who speaks when, and the words, of the telephone conversation."""
+    folder = assets.path(CALL)
+    with (folder / "sample.rttm").open() as stream:
+        rows = [row for row in csv.reader(stream, delimiter=" ") if row]
+    spoken = [(float(row[3]), float(row[3]) + float(row[4])) for row in rows]
+    lines = (folder / "sample.stm").read_text().splitlines()
+    words = " ".join(line.split(None, 5)[5] for line in lines if line and not line.startswith(";"))
+    return spoken, words
+
+
+def test_speech_is_found_in_a_real_conversation(call):
+    """In frames of 10 ms, F1 of at least 0.85."""
+    spoken, _ = truth()
+    frames = np.zeros((2, len(call) // 160), bool)
+    found = audio.speech_regions(*audio.speech_probabilities([call]))
+    for row, spans in zip(frames, (spoken, found), strict=True):
+        for start, end in spans:
+            row[round(100 * start) : round(100 * end)] = True
+    both = (frames[0] & frames[1]).sum()
+    assert 2 * both / frames.sum() >= 0.85
+
+
+def test_regions_are_joined_as_far_as_thirty_seconds():
+    regions = [(0.0, 4.0), (5.0, 20.0), (25.0, 30.0), (30.5, 31.0), (70.0, 99.0)]
+    assert audio.join(regions) == [(0.0, 30.0), (30.5, 31.0), (70.0, 99.0)]
+    assert audio.join([]) == []
+
+
+spans = st.lists(st.integers(0, 400), min_size=0, max_size=12, unique=True).map(sorted)
+
+
+@given(points=spans, sizes=st.lists(st.integers(1, 70), min_size=1, max_size=4))
+def test_what_is_cut_is_what_slicing_gives(points, sizes):
+    """Whatever the blocks; spans in seconds at 16 samples each."""
+    samples = np.arange(390, dtype=np.float32)
+    chosen = list(zip(points[::2], points[1::2], strict=False))
+    seconds = [(a / SAMPLE_RATE, b / SAMPLE_RATE) for a, b in chosen]
+    found = audio.cut(in_blocks(samples, sizes), seconds)
+    for (a, b), part in zip(chosen, found, strict=True):
+        np.testing.assert_array_equal(part, samples[a:b])
+
+
+# --------------------------------------------------------------------------------- what is dropped
+def segment(text="Hello.", start=1.0, tags=None, dropped=""):
+    words = (Word(start, start + 0.5, f" {text}", 0.9),)
+    return Segment(start, start + 0.5, f" {text}", words, tags or {}, dropped)
+
+
+@pytest.mark.parametrize(
+    ("tags", "language", "dropped"),
+    [
+        ({"Speech": 1.0, "Music": 2.0, "Animal": -3.0}, "en", ""),
+        ({"Music": 2.2, "Speech": 1.0, "Animal": -3.0}, "en", "music"),
+        ({"Music": 2.1, "Speech": 1.0}, "en", ""),  # exceeds it by 1.1, not by more
+        ({"Male speech, man speaking": 0.0, "Music": 1.0}, "en", ""),
+        ({"Wind": 3.0, "Rain": 2.0, "Animal": 1.0, "Speech": 0.9}, "en", "sounds like wind, rain"),
+        ({"Music": 3.0}, "en", "sounds like music"),
+        ({}, "en", ""),
+        ({"Speech": 1.0}, "de", "not English but german"),
+    ],
+)
+def test_the_papers_rule(tags, language, dropped):
+    found = audio.reason(segment(tags=tags), language)
+    assert found.startswith(dropped)
+    assert bool(found) == bool(dropped)
+
+
+# ---------------------------------------------------------------------------------- the transcript
+MADE = Transcript(
+    (
+        segment("First.", 1.0, {"Speech": 3.0, "Music": 0.5, "Animal": -1.0}),
+        segment("La la.", 2.0, {"Music": 5.0, "Speech": 1.0}, "music"),
+        segment("Then.", 3661.25, {"Speech": 3.0, "Music": -2.0}),
+    ),
+    "en",
+    4000.0,
+    ((0.9, 2.6), (3661.0, 3662.0)),
+)
+
+
+def test_prompt_has_what_is_kept():
+    assert MADE.prompt() == "First. Then."
+    assert MADE.prompt(tags=True) == "[music] First. Then."
+    assert replace(MADE, segments=MADE.segments[1:2]).prompt() == ""
+
+
+def test_a_transcript_survives_json(tmp_path):
+    MADE.save(tmp_path / "t.json")
+    data = json.loads((tmp_path / "t.json").read_text())
+    assert Transcript.from_dict(data) == MADE
+    assert data["segments"][1]["dropped"] == "music"
+
+
+def test_subtitles(tmp_path):
+    MADE.save(tmp_path / "t.srt")
+    MADE.save(tmp_path / "t.vtt")
+    assert (tmp_path / "t.srt").read_text() == (
+        "1\n00:00:01,000 --> 00:00:01,500\nFirst.\n\n2\n01:01:01,250 --> 01:01:01,750\nThen.\n\n"
+    )
+    assert (tmp_path / "t.vtt").read_text() == (
+        "WEBVTT\n\n00:01.000 --> 00:01.500\nFirst.\n\n01:01:01.250 --> 01:01:01.750\nThen.\n\n"
+    )
+    with pytest.raises(ValueError, match=r"t\.doc: a transcript is saved as"):
+        MADE.save(tmp_path / "t.doc")
+
+
+def test_a_transcript_shows_what_was_dropped_and_why():
+    shown = MADE._repr_html_()
+    assert "<del>La la.</del> (music)" in shown
+    assert "1.00 to 1.50 s" in shown
+    assert "nobody speaks" in Transcript((), "", 3.0, ())._repr_html_()
+
+
+# ------------------------------------------------------------------------------------- the listener
+def wrong(expected, found):
+    """Word error rate after Whisper's own normalisation."""
+    plain = EnglishTextNormalizer()
+    return jiwer.wer(plain(expected), plain(found))
+
+
+def test_a_real_conversation_is_understood(heard):
+    assert wrong(truth()[1], heard.prompt()) <= 0.14
+    assert heard.duration == pytest.approx(30, abs=0.1)
+    starts = [word.start for each in heard.segments for word in each.words]
+    assert starts == sorted(starts)
+    assert all(a <= b for each in heard.segments for a, b in [(each.start, each.end)])
+
+
+def test_words_are_where_the_truth_has_them(heard):
+    """The first word, within half a second; what comes before is silence."""
+    words = [word for each in heard.segments for word in each.words]
+    said = [word for word in words if "hello" in word.text.lower()]
+    assert said[0].start == pytest.approx(6.68, abs=0.5)
+
+
+def test_the_same_sound_is_heard_once(listener, call, monkeypatch):
+    first = listener.listen(call[: 12 * SAMPLE_RATE])
+    monkeypatch.setattr(listener.whisper, "transcribe", None)
+    assert listener.listen(call[: 12 * SAMPLE_RATE]) == first
+
+
+def test_silence_and_no_sound_give_nothing(listener, tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    write_video(tmp_path / "mute.mp4", pictures, 8)
+    for source in (
+        Video(tmp_path / "mute.mp4"),
+        tmp_path / "mute.mp4",
+        np.zeros(0, np.float32),
+        np.zeros(3 * SAMPLE_RATE, np.float32),
+    ):
+        heard = listener.listen(source)
+        assert heard.prompt() == ""
+        assert heard.segments == ()
+        assert str(heard) == "(nobody speaks)"
+
+
+def test_without_voice_activity_all_is_heard(listener, call):
+    heard = listener.listen(call, vad=False)
+    assert heard.regions == ((0.0, pytest.approx(len(call) / SAMPLE_RATE)),)
+    assert wrong(truth()[1], heard.prompt()) <= 0.2
+
+
+def test_a_file_that_is_not_there(listener, tmp_path):
+    with pytest.raises(VideoError, match=r"none\.wav"):
+        listener.listen(tmp_path / "none.wav")
+
+
+class Jukebox:
+    """A tagger that hears music in whatever comes after four seconds."""
+
+    def tag(self, sound, spans):
+        return [
+            {"Music": 9.0 if start > 4 else -9.0, "Speech": 1.0, "Animal": -5.0}
+            for start, _ in spans
+        ]
+
+    def __repr__(self):
+        return "Jukebox()"
+
+
+def test_what_sounds_like_music_is_dropped(call):
+    listener = Listener("whisper-tiny.en", Jukebox())
+    part = call[5 * SAMPLE_RATE : 17 * SAMPLE_RATE]
+    heard = listener.listen(part)
+    begin = heard.regions[0][0]
+    assert {each.dropped for each in heard.segments if each.start - begin > 4} == {"music"}
+    assert {each.dropped for each in heard.segments if each.start - begin <= 4} == {""}
+    everything = listener.listen(part, filtered=False)
+    assert {each.dropped for each in everything.segments} == {""}
+    assert [s.text for s in everything.segments] == [s.text for s in heard.segments]
