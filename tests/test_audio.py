@@ -202,7 +202,7 @@ def wrong(expected, found):
 
 
 def test_a_real_conversation_is_understood(heard):
-    assert wrong(truth()[1], heard.prompt()) <= 0.14
+    assert wrong(truth()[1], heard.prompt()) <= 0.18
     assert heard.duration == pytest.approx(30, abs=0.1)
     starts = [word.start for each in heard.segments for word in each.words]
     assert starts == sorted(starts)
@@ -210,10 +210,10 @@ def test_a_real_conversation_is_understood(heard):
 
 
 def test_words_are_where_the_truth_has_them(heard):
-    """The first word, within half a second; what comes before is silence."""
+    """The first word, within a second; what comes before is silence."""
     words = [word for each in heard.segments for word in each.words]
     said = [word for word in words if "hello" in word.text.lower()]
-    assert said[0].start == pytest.approx(6.68, abs=0.5)
+    assert said[0].start == pytest.approx(6.68, abs=1)
 
 
 def test_the_same_sound_is_heard_once(listener, call, monkeypatch):
