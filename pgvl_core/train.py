@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from . import projector as projectors
+from .files import whole
 from .model import PGVideoLLaVA, add_lora
 from .video import Video, VideoError
 
@@ -159,10 +159,9 @@ def examples(items: Sequence[dict[str, str]], folder: Path) -> list[Example]:
 def write_tensors(
     path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str] | None = None
 ) -> None:
-    """Write a safetensors file beside its place, then put it there."""
-    part = path.with_name(f".{path.name}.part")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part, about)
-    os.replace(part, path)
+    """Write a safetensors file, whole or not at all."""
+    with whole(path) as part:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, part, about)
 
 
 # ----------------------------------------------------------------------------------------- a batch

@@ -11,7 +11,6 @@ import heapq
 import html
 import io
 import os
-import uuid
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,8 @@ from av.stream import Disposition
 from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 from tqdm.auto import tqdm
+
+from .files import whole
 
 SAMPLE_RATE = 16_000  # Hz, what Whisper hears
 AAC_RATE = 48_000  # Hz, which every browser plays
@@ -404,15 +405,15 @@ def write_video(
         raise VideoError(f"{path}: fps must be more than 0, not {fps}")
     if not path.parent.is_dir():
         raise VideoError(f"{path}: there is no folder {path.parent} to write it in")
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    rate = Fraction(fps).limit_denominator(100_000)
     try:
-        with av.open(str(part), "w", "mp4", options={"movflags": "+faststart"}) as out:
-            _encode(out, path, iter(images), Fraction(fps).limit_denominator(100_000), audio_from)
-        os.replace(part, path)
+        with (
+            whole(path) as part,
+            av.open(str(part), "w", "mp4", options={"movflags": "+faststart"}) as out,
+        ):
+            _encode(out, path, iter(images), rate, audio_from)
     except av.FFmpegError as error:
         raise VideoError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _encode(
@@ -554,15 +555,20 @@ def _video_stream(container: Any, path: Path) -> Any:
     return stream
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open a media file; whatever FFmpeg finds wrong with it becomes a VideoError."""
+def check_file(path: Path) -> None:
+    """Raise a VideoError, which says what to do, unless there is a file with something in it."""
     if not path.exists():
         raise VideoError(f"{path}: there is no such file")
     if path.is_dir():
         raise VideoError(f"{path}: is a folder; give the path of a video file")
     if path.stat().st_size == 0:
         raise VideoError(f"{path}: is empty (0 bytes); copy or download it again")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a media file; whatever FFmpeg finds wrong with it becomes a VideoError."""
+    check_file(path)
     try:  # absolute, lest "a:b.mp4" be taken for a protocol; tags need not be UTF-8
         with av.open(str(path.absolute()), metadata_errors="ignore") as container:
             yield container

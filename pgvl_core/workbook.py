@@ -9,7 +9,6 @@ import importlib.metadata
 import inspect
 import json
 import math
-import os
 import platform
 import sys
 import time
@@ -23,6 +22,8 @@ import psutil
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
+
+from pgvl_core.files import write_text
 
 # nbformat, papermill and nbconvert take two seconds to import: paid only where notebooks are run.
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def write_results(
     }
     path = Path(output_dir) / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     return path
 
 
@@ -167,12 +168,6 @@ def _scalar(name: str, value: Any) -> float | int | str:
     ):
         raise ValueError(f"the result {name!r} must be a finite number or a text, not {value!r}")
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
 
 
 # Running notebooks
@@ -279,7 +274,7 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
         except Exception:
             trace = traceback.format_exc()
             error.parent.mkdir(parents=True, exist_ok=True)
-            _replace(error, trace)
+            write_text(error, trace)
             print(f"{path.stem} failed:\n{trace}", file=sys.stderr, flush=True)
             row = ("-", "-", f"FAILED: see {error}")
             failed += 1
@@ -290,7 +285,7 @@ def run_workbook(output: str | Path = BUILD, names: Sequence[str] | None = None)
         rows.append((path.stem, *row))
         executed = output / path.name
         if executed.exists():
-            _replace(executed.with_suffix(".html"), _page(executed))
+            write_text(executed.with_suffix(".html"), _page(executed))
     headings = ("notebook", "minutes", "peak RAM (MB)", "key numbers")
     print(f"\n{table([dict(zip(headings, row, strict=True)) for row in rows])}\n")
     print(f"Read them as pages: {output}/*.html")
@@ -355,7 +350,7 @@ def execute_in_place(path: Path) -> None:
     opening.source = measured_row(opening.source, results)
     results["executed"] = datetime.date.today().isoformat()
     notebook.metadata.pgvl = {"source_sha256": source_hash(notebook), **results}
-    _replace(path, nbformat.writes(notebook) + "\n")
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def measured_row(opening: str, results: Mapping[str, Any]) -> str:

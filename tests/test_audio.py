@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import jiwer
@@ -70,8 +71,6 @@ def test_silero_leaves_torch_its_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     audio._silero.cache_clear()
-    import sys
-
     for name in [name for name in sys.modules if name.startswith("silero_vad")]:
         del sys.modules[name]
     audio._silero()
