@@ -367,8 +367,18 @@ def load(
             set_peft_model_state_dict(lora, found.rest)
         except RuntimeError as error:
             raise ValueError(f"{projector}: its LoRA does not fit {name}: {error}") from error
+        lora.merge_adapter()  # kept apart, it slows every token; training takes it out again
     return PGVideoLLaVA(
-        encoder, found.projector, llm, tokenizer, "pg-video-llava", 8, 7, found.marks, lora, True
+        encoder,
+        found.projector,
+        llm,
+        tokenizer,
+        "pg-video-llava",
+        frames=8,
+        side=7,
+        marks=found.marks,
+        lora=lora,
+        video_first=True,
     )
 
 

@@ -384,6 +384,8 @@ class Learner(nn.Module):
         if recipe.lora_rate:
             if model.lora is None:
                 model.lora = add_lora(model.llm)
+            elif model.lora.get_model_status().merged_adapters:
+                model.lora.unmerge_adapter()
             for name, value in model.llm.named_parameters():
                 value.requires_grad_("lora_" in name)
         if recipe.checkpointing:

@@ -451,6 +451,28 @@ def test_saved_weights_are_read_back(tmp_path):
     assert sum(found[0] > 0.02) > 1  # unlike a softmax that any model would give
 
 
+def test_training_goes_on_beside_the_language_models_own_weights(tmp_path):
+    """The LoRA that was merged when it was loaded is taken out of the frozen matrices."""
+    model = tiny.model(marks=False, frames=8, side=7)
+    model.llm.save_pretrained(tmp_path / "llm")
+    tiny.tokenizer().save_pretrained(tmp_path / "llm")
+    own = {f"{name}.weight": layer.weight.clone() for name, layer in linear(model.llm)}
+    run = train.train(model, examples(tokens=8 + 49), tmp_path / "run", RECIPE)
+    train.write_tensors(tmp_path / "own.safetensors", run.weights)
+    again = load(tmp_path / "llm", tiny.ColourEncoder(), tmp_path / "own.safetensors")
+    merged = {f"{name}.weight": layer.weight for name, layer in linear(again.llm)}
+    assert all(not torch.equal(merged[name], own[name]) for name in merged)
+    train.Learner(again, RECIPE, None)
+    same(merged, own, atol=1e-5, rtol=1e-5)
+
+
+def linear(llm):
+    """The matrices that a LoRA adapts, by their own names."""
+    for name, layer in llm.model.layers.named_modules():
+        if name.endswith("_proj"):
+            yield name, layer
+
+
 def test_a_model_of_half_precision_answers_after_its_training(tmp_path):
     model = tiny.model(marks=True)
     model.llm.to(torch.bfloat16)
