@@ -16,14 +16,14 @@ QUIET := TQDM_DISABLE=1 SPYDER=1 HF_HUB_DISABLE_PROGRESS_BARS=1 \
 # Two workers share the machine: one thread each is quicker than two that fight over the cores.
 WORKERS := OMP_NUM_THREADS=1 PGVL_TIER=$(TIER)
 
-.PHONY: help install workbook test lab notebooks atlas videos weights
+.PHONY: help install workbook test lab notebooks atlas videos narration weights
 
 help:
 	@echo 'make workbook   install, fetch the models and run every notebook into build/'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make test       lint, types, tests, and every notebook run twice: as committed and with other parameters'
 	@echo 'make notebooks  run the notebooks in place, before a commit (ONLY=01_frame_encoding for one)'
-	@echo 'make atlas | videos | weights   rebuild the data the repository ships'
+	@echo 'make atlas | videos | narration | weights   rebuild the data the repository ships'
 
 # One install for reading and for testing: the test tools are small beside torch, and conda's
 # environment.yml asks for the same line.
@@ -72,6 +72,10 @@ atlas: $(INSTALLED)
 videos: $(INSTALLED)
 	$(BIN)/python data/build/make_videos.py
 
+narration: $(INSTALLED)
+	$(BIN)/python data/build/make_narration.py
+
 weights: $(INSTALLED)
 	$(BIN)/python data/build/fit_liteclip.py
+	$(BIN)/python data/build/train_tags.py
 	$(BIN)/python data/build/train_pocket.py

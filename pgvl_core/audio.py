@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,9 @@ import numpy as np
 import torch
 import whisper
 from tqdm.auto import tqdm
+from whisper.audio import N_FRAMES
+from whisper.timing import add_word_timestamps
+from whisper.tokenizer import get_tokenizer
 from whisper.utils import get_writer
 
 from . import assets
@@ -32,8 +36,10 @@ CHUNK = 30.0  # seconds that Whisper hears at a time
 WINDOW = 512  # samples of one probability of Silero VAD: 32 ms
 SPEECH = ("Speech", "Male speech, man speaking", "Female speech, woman speaking")
 MUSIC = "Music"
+FOREIGN = "Not English"
 TOP = 3  # among so many tags must be one of speech
 MARGIN = 1.1  # logits by which music may exceed speech
+REPEATS = 2.4  # as Whisper's own limit: a text that gzip shortens more goes round in circles
 
 Span = tuple[float, float]  # seconds: begin, end
 Sound = Video | str | Path | np.ndarray
@@ -67,7 +73,7 @@ class Transcript:
     """What is said in a video."""
 
     segments: tuple[Segment, ...]
-    language: str  # as Whisper calls it: "en"; "" when nobody speaks
+    language: str  # as Whisper calls it: "en"; "" when nobody speaks; `FOREIGN` by the tags alone
     duration: float  # seconds of sound
     regions: tuple[Span, ...]  # where Silero VAD heard somebody
 
@@ -90,6 +96,9 @@ class Transcript:
 
     def __str__(self) -> str:
         return self.prompt() or "(nobody speaks)"
+
+    def __repr__(self) -> str:
+        return f"Transcript({len(self.kept)} of {len(self.segments)} segments kept: {self})"
 
     def _repr_html_(self) -> str:
         rows = ""
@@ -223,6 +232,47 @@ def cut(blocks: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[np.ndar
         held, begin = held[last - begin :], min(last, end)
 
 
+# ----------------------------------------------------------------------------------- what it says
+def transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any]:
+    """What openai-whisper hears in float32 samples at 16 kHz, and when each word is said.
+
+    The words are timed when the text is complete. openai-whisper's own `word_timestamps` decodes
+    anew from the end of the last word wherever one seems to be missing, and on the telephone
+    conversation of the assets tiny.en gets more words wrong for it. A text that goes round in
+    circles is left out.
+
+    Returns
+    -------
+    dict
+        As of `whisper.transcribe`; each of its "segments" has "words".
+    """
+    found = model.transcribe(
+        audio,
+        temperature=0.0,  # the higher ones that it falls back to are random
+        beam_size=5,  # as WhisperX, and openai-whisper's own command
+        condition_on_previous_text=False,
+        fp16=model.device.type != "cpu",
+        verbose=None,
+    )
+    tokenizer = get_tokenizer(model.is_multilingual, language=found["language"], task="transcribe")
+    # It would try such a text again at a higher temperature, and so at random: it is made up.
+    found["segments"] = [s for s in found["segments"] if s["compression_ratio"] <= REPEATS]
+    mel = whisper.log_mel_spectrogram(audio, model.dims.n_mels)
+    spoken = 0.0
+    for first, segments in groupby(found["segments"], key=lambda each: each["seek"]):
+        piece, window = mel[:, first : first + N_FRAMES], list(segments)
+        add_word_timestamps(
+            segments=window,
+            model=model,
+            tokenizer=tokenizer,
+            mel=whisper.pad_or_trim(piece, N_FRAMES).to(model.device),
+            num_frames=piece.shape[-1],
+            last_speech_timestamp=spoken,
+        )
+        spoken = window[-1]["end"]
+    return found
+
+
 # ---------------------------------------------------------------------------------- what is kept
 def reason(segment: Segment, language: str) -> str:
     """Why a segment does not count: the paper's rule, on the tags; "" when it does.
@@ -230,8 +280,10 @@ def reason(segment: Segment, language: str) -> str:
     Speech is among its three strongest tags, and music does not exceed it by more than 1.1.
     Only English is heard, as in the official code.
     """
+    if language == FOREIGN:
+        return "not English"
     if language != "en":
-        return f"not English but {whisper.tokenizer.LANGUAGES.get(language, language)}"
+        return f"not English but {whisper.tokenizer.LANGUAGES[language]}"
     if not segment.tags:
         return ""
     strongest = list(segment.tags)[:TOP]
@@ -251,6 +303,38 @@ class Tagger(Protocol):
         ...
 
 
+class WhisperAT:
+    """The 527 tags of AudioSet by the package whisper-at, as in the paper, where it is installed.
+
+    Its own `transcribe` tags windows of a fixed length and writes the text down once more. Here
+    the span itself is one window, and no text is made.
+    """
+
+    def __init__(self, name: str) -> None:
+        import whisper_at
+
+        self.name, self.model = name, whisper_at.load_model(name)
+        labels = Path(whisper_at.__file__).parent / "assets" / "label_name_dict.json"
+        self.names: list[str] = json.loads(labels.read_text(encoding="utf-8"))["en"]
+
+    def __repr__(self) -> str:
+        return f"WhisperAT({self.name!r})"
+
+    @torch.inference_mode()
+    def tag(self, audio: np.ndarray, spans: Sequence[Span]) -> list[dict[str, float]]:
+        """Logits of all tags in each span (seconds) of at most 30 s of sound at 16 kHz."""
+        mel = whisper.log_mel_spectrogram(whisper.pad_or_trim(audio))
+        _, layers = self.model.encoder(mel[None].to(self.model.device))  # [layers, 75, K]
+        found = []
+        for begin, end in spans:
+            first = min(int(begin / CHUNK * layers.shape[1]), layers.shape[1] - 1)
+            states = layers[:, first : max(round(end / CHUNK * layers.shape[1]), first + 1)]
+            # It takes seconds and makes states of them, rounding down: 2.5 states to a second.
+            (logits,) = self.model.at_model(states, (states.shape[1] + 0.5) / 2.5)
+            found.append(dict(zip(self.names, logits.tolist(), strict=True)))
+        return found
+
+
 # ------------------------------------------------------------------------------------- the chain
 class Listener:
     """Writes down what is said in videos.
@@ -261,12 +345,16 @@ class Listener:
         An asset that `whisper.load_model` reads, or such a file.
     tagger : Tagger or None
         None: what was heard is not filtered.
+    device : torch.device or str
+        Where Whisper computes.
     """
 
-    def __init__(self, speech: str | Path, tagger: Tagger | None = None) -> None:
+    def __init__(
+        self, speech: str | Path, tagger: Tagger | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         self.name, self.tagger = str(speech), tagger
         where = assets.path(self.name) if self.name in assets.ASSETS else Path(speech)
-        self.whisper = whisper.load_model(str(where), device="cpu")
+        self.whisper = whisper.load_model(str(where), device=device)
 
     def listen(self, source: Sound, vad: bool = True, filtered: bool = True) -> Transcript:
         """What is said in a video or a sound.
@@ -298,6 +386,14 @@ class Listener:
         )
         return replace(heard, segments=segments)
 
+    def _language(self, found: str, segments: Sequence[Segment]) -> str:
+        """The language; where Whisper knows English alone, what the tags say of all segments."""
+        spoken = sum(each.end - each.start for each in segments)
+        if self.whisper.is_multilingual or not spoken:
+            return found
+        foreign = sum(each.tags.get(FOREIGN, 0) * (each.end - each.start) for each in segments)
+        return FOREIGN if foreign > 0 else found
+
     def _remembered(self, source: Sound, vad: bool) -> Transcript:
         if isinstance(source, np.ndarray):
             content = hashlib.sha256(np.ascontiguousarray(source, np.float32).data).hexdigest()
@@ -316,7 +412,8 @@ class Listener:
 
     def _hear(self, source: Sound, vad: bool) -> Transcript:
         if vad:
-            probabilities, samples = speech_probabilities(_blocks(source))
+            blocks = tqdm(_blocks(source), desc="finding speech", unit="block")
+            probabilities, samples = speech_probabilities(blocks)
             regions = speech_regions(probabilities, samples)
         else:
             samples = sum(len(block) for block in _blocks(source))
@@ -327,19 +424,12 @@ class Listener:
         language = ""
         bar = tqdm(total=samples / SAMPLE_RATE, desc="listening", unit="s")
         for (start, end), audio in zip(chunks, cut(_blocks(source), chunks), strict=True):
-            found = self.whisper.transcribe(
-                audio,
-                temperature=0.0,  # the higher ones that it falls back to are random
-                beam_size=5,  # as WhisperX, and openai-whisper's own command
-                word_timestamps=True,
-                condition_on_previous_text=False,
-                fp16=self.whisper.device.type != "cpu",
-                verbose=None,
-            )
+            found = transcribe(self.whisper, audio)
             language = language or found["language"]
             segments += self._segments(found["segments"], audio, start)
             bar.update(end - bar.n)
         bar.close()
+        language = self._language(language, segments)
         return Transcript(tuple(segments), language, samples / SAMPLE_RATE, tuple(regions))
 
     def _segments(

@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", help="talk about a video")
     chat.add_argument("video")
     chat.set_defaults(run=_chat)
+    for command in (ask, chat):
+        command.add_argument("--mute", action="store_true", help="do not listen to the video")
     for command in (fetch, doctor, ask, chat):
         command.add_argument("--profile", choices=assets.PROFILES, default="pocket")
 
@@ -81,13 +83,17 @@ def _workbook(options: argparse.Namespace) -> int:
 
 
 def _ask(options: argparse.Namespace) -> int:
-    answer = _conversation(options).ask(options.question)
-    print(json.dumps(asdict(answer)) if options.json else answer)
+    conversation = _conversation(options)
+    answer = conversation.ask(options.question)
+    said = {"transcript": conversation.transcript}
+    print(json.dumps(asdict(answer) | said) if options.json else answer)
     return 0
 
 
 def _chat(options: argparse.Namespace) -> int:
     conversation = _conversation(options)
+    if conversation.transcript:
+        print(f'Said in it: "{conversation.transcript}"')
     print(f"{conversation.name}: ask something; /clear begins anew, an empty line ends.")
     while question := _read("> "):
         if question == "/clear":
@@ -119,4 +125,5 @@ def _conversation(options: argparse.Namespace) -> Conversation:
     from pgvl_core.video import Video
 
     video = Video(options.video)  # before the model is loaded: a wrong path is told at once
-    return Conversation(profiles.load(options.profile), video)
+    said = "" if options.mute else profiles.listener(options.profile).listen(video).prompt()
+    return Conversation(profiles.load(options.profile), video, said)

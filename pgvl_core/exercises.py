@@ -231,6 +231,47 @@ def check_labels(answer: Callable[[list[int], list[tuple[int, int]]], list[int]]
     assert list(answer([5, 6], [])) == [-100, -100], "Without an answer nothing is graded."
 
 
+# 04_audio_prompting
+
+
+def check_word_errors(answer: Callable[[list[str], list[str]], int]) -> None:
+    """Word for word, and at the fewest: replaced, left out or put in, each counts one."""
+    cases = {
+        ("a dog barks", "a dog barks"): (0, "Nothing differs."),
+        ("a dog barks", "a log barks"): (1, "One word is replaced."),
+        ("a dog barks", "dog barks"): (
+            1,
+            "One word is left out; what follows is right, only not at its place.",
+        ),
+        ("dog barks", "the big dog barks"): (2, "Two words were put in."),
+        ("one two three four", "two three four five"): (2, "One left out, one put in."),
+        ("a b", ""): (2, "Nothing was heard: every word is left out."),
+        ("", "you you"): (2, "Nothing was said: every word was put in."),
+    }
+    for (truth, heard), (count, why) in cases.items():
+        found = answer(truth.split(), heard.split())
+        assert found == count, f"'{truth}', heard as '{heard}': {count}, not {found}. {why}"
+
+
+def check_keeps(answer: Callable[[dict[str, float]], bool]) -> None:
+    """Speech is among the three strongest, and music exceeds it by no more than 1.1."""
+    cases = (
+        ({"Speech": 2.0, "Music": -3.0, "Animal": -4.0}, True, "Speech is the strongest."),
+        ({"Music": 3.0, "Speech": 2.0}, True, "Speech over a music bed: 1.0 is not too much."),
+        ({"Music": 3.5, "Speech": 2.0}, False, "Music exceeds speech by 1.5: somebody sings."),
+        (
+            {"Speech": 0.9, "Wind": 3.0, "Rain": 2.0, "Animal": 1.0},
+            False,
+            "Speech is the fourth strongest. (A dict has an order, but not that of strength.)",
+        ),
+        ({"Music": -1.0, "Wind": -2.0}, False, "Nobody speaks at all."),
+        ({"Wind": 1.0, "Speech": -0.5}, True, "Among the three strongest, though below zero."),
+    )
+    for tags, kept, why in cases:
+        found = bool(answer(dict(tags)))
+        assert found == kept, f"{tags} should be {'kept' if kept else 'dropped'}. {why}"
+
+
 # 05_vicuna_chat
 
 

@@ -131,3 +131,51 @@ def flow_chart(
         arrow = {"arrowstyle": "->", "color": "#666666", "shrinkA": 4, "shrinkB": 4, **patches}
         axis.annotate("", drawn[end].get_position(), drawn[start].get_position(), arrowprops=arrow)
     return figure
+
+
+def sound_track(
+    sound: np.ndarray,
+    rate: int,
+    regions: Sequence[tuple[float, float]],
+    lanes: Mapping[str, Sequence[tuple[float, float, str]]],
+    begin: float = 0.0,
+    end: float = np.inf,
+) -> Figure:
+    """A wave, regions of it shaded, and under it what is where: a lane of texts for each name.
+
+    Parameters
+    ----------
+    sound : samples [S], in [-1, 1]
+    regions : seconds
+    lanes : for each name, (begin, end, text) in seconds
+    begin, end : what is shown, in seconds
+    """
+    end = min(end, len(sound) / rate)
+    figure, axes = plt.subplots(
+        1 + len(lanes),
+        1,
+        figsize=(11, 1.6 + 0.8 * len(lanes)),
+        height_ratios=[2] + [1] * len(lanes),
+        sharex=True,
+        layout="constrained",
+        squeeze=False,
+    )
+    wave, *below = axes[:, 0]
+    piece = sound[int(begin * rate) : int(end * rate)]
+    step = max(1, len(piece) // 4000)
+    wave.plot(begin + np.arange(0, len(piece), step) / rate, piece[::step], "#4c78a8", lw=0.5)
+    for first, last in regions:
+        wave.axvspan(first, last, color="#f2cf5b", alpha=0.4, lw=0)
+    for axis, (name, lane) in zip(below, lanes.items(), strict=True):
+        inside = [row for row in lane if row[1] > begin and row[0] < end]
+        for i, (first, last, text) in enumerate(inside):
+            height = 0.55 if i % 2 else 0.05  # in turns, so that short words do not touch
+            axis.plot([first, last], [height, height], color="#e45756", lw=2)
+            axis.text(first, height + 0.08, text, fontsize=8, va="bottom", clip_on=True)
+        axis.set(ylim=(0, 1.15), yticks=[])
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+        axis.spines[["top", "right", "left"]].set_visible(False)
+    wave.set(yticks=[], xlim=(begin, end))
+    wave.spines[["top", "right", "left"]].set_visible(False)
+    axes[-1, 0].set_xlabel("seconds")
+    return figure

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from pgvl_core import assets
 
 if TYPE_CHECKING:
+    import torch
+
+    from pgvl_core.audio import Listener
     from pgvl_core.model import PGVideoLLaVA
 
 
@@ -17,13 +20,14 @@ class Profile:
     """What each part of the system loads, and the machine that this takes.
 
     A part is named by an asset (`assets.path`), or by one of the repository's own small models:
-    "liteclip", "litedetector", "litesam", "propagation".
+    "liteclip", "litedetector", "litesam", "litetagger", "propagation".
     """
 
     name: str
     encoder: str  # frames to patch features
     llm: str  # the language model that the projector feeds
     speech: str  # speech to text
+    sounds: str  # what a sound is like; "litetagger" reads it off whisper-tiny.en
     tags: str  # words for a stretch of video
     detector: str
     segmenter: str
@@ -35,7 +39,7 @@ class Profile:
     @property
     def parts(self) -> dict[str, str]:
         """Checkpoint of each part, by the part's name."""
-        names = ("encoder", "llm", "speech", "tags", "detector", "segmenter", "tracker")
+        names = ("encoder", "llm", "speech", "sounds", "tags", "detector", "segmenter", "tracker")
         return {name: getattr(self, name) for name in names}
 
     @property
@@ -52,6 +56,7 @@ PROFILES = {
             encoder="liteclip",
             llm="smollm2",
             speech="whisper-tiny.en",
+            sounds="litetagger",
             tags="liteclip",
             detector="litedetector",
             segmenter="litesam",
@@ -64,6 +69,7 @@ PROFILES = {
             encoder="openai/clip-vit-base-patch32",
             llm="llava-hf/llava-interleave-qwen-0.5b-hf",
             speech="whisper-base",
+            sounds="litetagger",
             tags="openai/clip-vit-base-patch32",
             detector="IDEA-Research/grounding-dino-tiny",
             segmenter="sam_vit_b",
@@ -75,6 +81,7 @@ PROFILES = {
             encoder="openai/clip-vit-large-patch14-336",
             llm="llava-hf/llava-1.5-7b-hf",
             speech="whisper-large-v2",
+            sounds="whisper-at",
             tags="openai/clip-vit-large-patch14-336",
             detector="IDEA-Research/grounding-dino-base",
             segmenter="sam_vit_h",
@@ -115,9 +122,35 @@ def load(name: str, projector: str | Path | None = None) -> PGVideoLLaVA:
     row = profile(name)
     if projector is None and row.projector:
         projector = assets.DATA / "weights" / row.projector
-    device = torch.device("cpu")
-    if row.gpu and (found := torch.accelerator.current_accelerator(check_available=True)):
-        device = found
+    device = _device(row)
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     encoder = load_encoder(row.encoder, device) if row.projector else None
     return model.load(row.llm, encoder, projector, device, dtype)
+
+
+def listener(name: str) -> Listener:
+    """What writes down the speech of a profile's videos.
+
+    Profile paper tags sounds by whisper-at where that package is installed, and else as the others.
+    """
+    from importlib.util import find_spec
+
+    from pgvl_core.audio import Listener, Tagger, WhisperAT
+    from pgvl_core.lite.audio_tags import LiteTagger
+
+    row = profile(name)
+    tagger: Tagger
+    if row.sounds == "whisper-at" and find_spec("whisper_at"):
+        tagger = WhisperAT("large-v1")
+    else:
+        head = assets.DATA / "weights" / "tags.safetensors"
+        tagger = LiteTagger(assets.path("whisper-tiny.en"), head)
+    return Listener(row.speech, tagger, _device(row))
+
+
+def _device(row: Profile) -> torch.device:
+    import torch
+
+    if row.gpu and (found := torch.accelerator.current_accelerator(check_available=True)):
+        return found
+    return torch.device("cpu")

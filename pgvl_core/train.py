@@ -221,7 +221,7 @@ def dialogue(
     return Row(words, own, list(range(len(words))), [0] * len(words))
 
 
-def fan(model: PGVideoLLaVA, pairs: Sequence[tuple[str, str]]) -> Row:
+def fan(model: PGVideoLLaVA, pairs: Sequence[tuple[str, str]], transcript: str = "") -> Row:
     """Several questions about one video, none of which sees another.
 
     It is the same as so many examples with the video first, but the video is read once.
@@ -232,7 +232,7 @@ def fan(model: PGVideoLLaVA, pairs: Sequence[tuple[str, str]]) -> Row:
     branch: list[int] = []
     last: int = model.word_ids[2 if model.marks is not None else 0]
     for number, pair in enumerate(pairs, 1):
-        words, own = tokenise(model, model.render([pair], video_first=True))
+        words, own = tokenise(model, model.render([pair], transcript, video_first=True))
         shared = len(words) - words[::-1].index(last)  # up to the video's end
         skip = shared if ids else 0
         ids += words[skip:]
@@ -330,8 +330,8 @@ def evaluate(model: PGVideoLLaVA, data: Sequence[Example], batch: int = 8) -> li
     found: list[list[bool]] = []
     for example in tqdm(data, desc="examples"):
         projected = None if example.tokens is None else model.project(example.tokens.float())
-        if model.video_first and projected is not None and not example.transcript:
-            rows = [fan(model, example.pairs)]
+        if model.video_first and projected is not None:
+            rows = [fan(model, example.pairs, example.transcript)]
         else:
             rows = [
                 dialogue(model, [pair], projected is not None, example.transcript)

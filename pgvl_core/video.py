@@ -574,8 +574,8 @@ def _opened(path: Path) -> Iterator[Any]:
             yield container
     except av.FFmpegError as error:
         raise VideoError(
-            f"{path}: cannot be read as a video ({error.strerror}); it is of another kind, or cut "
-            "short, as by a broken download"
+            f"{path}: cannot be read as a video or sound ({error.strerror}); it is of another "
+            "kind, or cut short, as by a broken download"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What a reader does inside a notebook: answer a quick question, talk about a video."""
+"""What a reader does inside a notebook: answer a quick question, talk about a video, be heard."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anywidget
 import ipywidgets
+import traitlets
 
 if TYPE_CHECKING:
+    from pgvl_core.audio import Listener, Transcript
     from pgvl_core.chat import Answer, Conversation
     from pgvl_core.model import PGVideoLLaVA
 
@@ -66,6 +69,110 @@ def _verdict(right: bool) -> str:
     return "Right" if right else "Not this one"
 
 
+class Recorder(anywidget.AnyWidget):
+    """A button that records the reader's microphone, in the browser.
+
+    Attributes
+    ----------
+    sound : bytes
+        The last recording, as the browser packs it (WebM or MP4).
+    trouble : str
+        Why there is none: a browser asks its user first, and gives no microphone to a page that
+        came over plain HTTP from another machine.
+    """
+
+    sound = traitlets.Any(b"").tag(sync=True)  # a memoryview, when it comes from the browser
+    trouble = traitlets.Unicode().tag(sync=True)
+    _esm = """
+    async function render({ model, el }) {
+      const button = document.createElement("button");
+      button.className = "jupyter-button";
+      button.textContent = "Record";
+      el.append(button);
+      let recorder = null;
+      button.onclick = async () => {
+        if (recorder) return recorder.stop();
+        try {
+          const stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+          const pieces = [];
+          recorder = new MediaRecorder(stream);
+          recorder.ondataavailable = (event) => pieces.push(event.data);
+          recorder.onstop = async () => {
+            stream.getTracks().forEach((track) => track.stop());
+            const packed = await new Blob(pieces).arrayBuffer();
+            recorder = null;
+            button.textContent = "Record";
+            model.set("sound", new DataView(packed));
+            model.save_changes();
+          };
+          recorder.start();
+          button.textContent = "Stop recording";
+        } catch (error) {
+          recorder = null;
+          model.set("trouble", `There is no microphone here: ${error.message}`);
+          model.save_changes();
+        }
+      };
+    }
+    export default { render };
+    """
+
+
+class ListenPanel:
+    """Upload a sound or a video, or record one, and read what is said in it.
+
+    Parameters
+    ----------
+    listener : Listener
+
+    Attributes
+    ----------
+    transcript : Transcript or None
+        Of the last sound that could be read.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.transcript: Transcript | None = None
+        self.uploader = ipywidgets.FileUpload(accept="audio/*,video/*")
+        self.recorder = Recorder()
+        self._shown = ipywidgets.HTML()
+        about = ipywidgets.Label("of up to 10 MB")  # see ChatPanel
+        self.widget = ipywidgets.VBox(
+            [ipywidgets.HBox([self.uploader, about, self.recorder]), self._shown]
+        )
+        self.uploader.observe(lambda change: self._take(*change.new), "value")
+        self.recorder.observe(lambda change: self.hear("recording", change.new), "sound")
+        self.recorder.observe(lambda change: self._tell(change.new), "trouble")
+
+    def hear(self, name: str, content: bytes) -> None:
+        """Write down what is said in a file's content, and show it."""
+        self._shown.value = "<p>Listening ...</p>"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            path.write_bytes(content)
+            try:
+                self.transcript = self.listener.listen(path)
+            except ValueError as error:
+                return self._tell(str(error).replace(folder + os.sep, ""))
+        self._shown.value = self.transcript._repr_html_()
+
+    def _take(self, file: dict[str, Any] | None = None) -> None:
+        if file is not None:
+            self.uploader.value = ()  # the same file can be uploaded again
+            self.hear(file["name"], file["content"])
+
+    def _tell(self, trouble: str) -> None:
+        self._shown.value = _alert(trouble)
+
+    def __repr__(self) -> str:
+        return f"ListenPanel: {self.transcript or 'nothing heard yet'}"
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        page = f"<div><p>{html.escape(repr(self))}</p></div>"
+        return {**self.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": page}
+
+
 class ChatPanel:
     """Talk about a video: pick or upload one, ask, and read the answer as it is made.
 
@@ -79,6 +186,8 @@ class ChatPanel:
         To pick from; the first is opened at once. There may be none: a video can be uploaded.
     profile : str
         Shown, so that a reader knows who answers.
+    listener : Listener or None
+        Writes down what is said in a video, which the model then knows; None: it is deaf.
 
     Attributes
     ----------
@@ -87,9 +196,14 @@ class ChatPanel:
     """
 
     def __init__(
-        self, model: PGVideoLLaVA, videos: Mapping[str, str | Path], profile: str = "pocket"
+        self,
+        model: PGVideoLLaVA,
+        videos: Mapping[str, str | Path],
+        profile: str = "pocket",
+        listener: Listener | None = None,
     ) -> None:
         self.model, self.videos, self.profile = model, dict(videos), profile
+        self.listener = listener
         self.conversation: Conversation | None = None
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)  # for uploads
         self._working = threading.Lock()  # held while a video is read or an answer made
@@ -170,7 +284,7 @@ class ChatPanel:
             job(*arguments)
         except Exception as error:
             text = str(error).replace(self._folder.name + os.sep, "")
-            self._error.value = f'<p role="alert" style="color: firebrick">{html.escape(text)}</p>'
+            self._error.value = _alert(text)
             raise
         finally:
             self._enable(True)
@@ -189,9 +303,13 @@ class ChatPanel:
         from pgvl_core.chat import Conversation  # a quiz does not wait for it
 
         self.conversation, self._strip.value, self._history.value = None, "", ""
-        self.conversation = Conversation(self.model, self.videos[name])
+        heard = self.listener.listen(self.videos[name]) if self.listener else None
+        said = heard.prompt() if heard else ""
+        self.conversation = Conversation(self.model, self.videos[name], said)
         if self.conversation.frames is not None:
             self._strip.value = self.conversation.frames._repr_html_()
+        if heard:
+            self._strip.value += f"<p>What is said: {html.escape(str(heard))}</p>"
 
     def _take(self, file: dict[str, Any]) -> None:
         name = Path(file["name"]).name
@@ -219,6 +337,10 @@ class ChatPanel:
         if self.conversation is not None:
             self.conversation.clear()
         self._history.value = ""
+
+
+def _alert(text: str) -> str:
+    return f'<p role="alert" style="color: firebrick">{html.escape(text)}</p>'
 
 
 def _turn(question: str, answer: str) -> str:

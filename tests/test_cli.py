@@ -10,6 +10,7 @@ import pytest
 import tiny
 
 from pgvl_core import assets, cli, doctor, profiles, workbook
+from pgvl_core.audio import Segment, Transcript
 from pgvl_core.chat import Conversation
 from pgvl_core.video import write_video
 
@@ -90,7 +91,7 @@ def video(tmp_path):
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """A tiny model in place of every profile's; the names of those asked for."""
+    """A tiny model in place of every profile's, that hears nothing; the names asked for."""
     names = []
 
     def load(name):
@@ -98,7 +99,19 @@ def loaded(monkeypatch):
         return tiny.model()
 
     monkeypatch.setattr(profiles, "load", load)
+    monkeypatch.setattr(profiles, "listener", lambda name: Ear(""))
     return names
+
+
+class Ear:
+    """A listener to whom every video says the same."""
+
+    def __init__(self, text):
+        segment = Segment(0, 1, text, (), {}, "")
+        self.heard = Transcript((segment,) if text else (), "en", 2.0, ())
+
+    def listen(self, video):
+        return self.heard
 
 
 def test_ask_prints_the_answer(video, loaded, capsys):
@@ -118,6 +131,22 @@ def test_ask_for_json_gives_what_a_program_reads(video, loaded, capsys):
     assert loaded == ["pocket"]
 
 
+def test_what_is_said_is_known_unless_the_video_is_muted(video, loaded, monkeypatch, capsys):
+    names = []
+    monkeypatch.setattr(profiles, "listener", lambda name: names.append(name) or Ear("It is Rex."))
+    said = Conversation(tiny.model(), video, "It is Rex.").ask("Who?")
+    mute = Conversation(tiny.model(), video).ask("Who?")
+    assert said.prompt_tokens > mute.prompt_tokens
+    for options, transcript, expected in (([], "It is Rex.", said), (["--mute"], "", mute)):
+        assert cli.main(["ask", str(video), "Who?", "--json", *options]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["transcript"] == transcript
+        assert (told["text"], told["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
+    assert names == ["pocket"]
+    rest, _ = chat(video, monkeypatch, capsys, "Who?\n", 'Said in it: "It is Rex."')
+    assert rest[0].startswith(said.text)
+
+
 @pytest.mark.parametrize("arguments", [["ask", "nowhere.mp4", "What?"], ["chat", "nowhere.mp4"]])
 def test_a_missing_video_is_told_before_a_model_is_loaded(arguments, loaded, capsys):
     assert cli.main(arguments) == 1
@@ -130,12 +159,12 @@ def test_an_empty_question_is_an_error(video, loaded, capsys):
     assert capsys.readouterr().err == "error: there is no question to answer\n"
 
 
-def chat(video, monkeypatch, capsys, typed):
+def chat(video, monkeypatch, capsys, typed, told="noise.mp4"):
     monkeypatch.setattr("sys.stdin", io.StringIO(typed))
     assert cli.main(["chat", str(video)]) == 0
     shown = capsys.readouterr()
     greeting, *rest = shown.out.split("> ")
-    assert "noise.mp4" in greeting
+    assert told in greeting
     return rest, shown.err
 
 

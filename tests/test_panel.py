@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+import wave
 from pathlib import Path
 
 import nbformat
@@ -42,6 +43,22 @@ def slowly(*arguments):
 
 model.stream = slowly
 ChatPanel(model, {})"""
+LISTEN = """import numpy as np
+
+from pgvl_core.audio import Segment, Transcript
+from pgvl_core.video import audio_blocks
+from pgvl_core.widgets import ListenPanel
+
+class Ear:
+    def listen(self, path):
+        sound = np.concatenate(list(audio_blocks(path)))
+        length = len(sound) / 16000
+        spectrum = np.abs(np.fft.rfft(sound))
+        text = f"{spectrum.argmax() / length:.0f} hertz"
+        return Transcript((Segment(0, length, text, (), {}, ""),), "en", length, ())
+
+ListenPanel(Ear())"""
+TONE = 440  # hertz, of the microphone that Chromium is given
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +71,7 @@ def lab(folder):
     """Address of a JupyterLab of this test's own, a notebook with the panel's cell in it."""
     (folder / "root").mkdir()
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [nbformat.v4.new_code_cell(CELL)]
+    cells = [nbformat.v4.new_code_cell(source) for source in (CELL, LISTEN)]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, folder / "root" / "panel.ipynb")
     kinds = ("CONFIG", "DATA", "RUNTIME")
@@ -80,11 +97,17 @@ def lab(folder):
 
 
 @pytest.fixture(scope="module")
-def panel(lab):
+def panel(lab, folder):
     """The panel on the page, its cell having been run."""
+    with wave.open(str(folder / "tone.wav"), "wb") as out:
+        out.setparams((1, 2, 48_000, 0, "NONE", ""))
+        tone = 8000 * np.sin(2 * np.pi * TONE * np.arange(96_000) / 48_000)
+        out.writeframes(tone.astype("<i2").tobytes())
     with playwright.sync_playwright() as driver:
-        # Chromium's sandbox refuses to work for root, who tests in a container.
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        options = ["--no-sandbox"]  # which refuses to work for root, who tests in a container
+        options += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
+        options += [f"--use-file-for-fake-audio-capture={folder / 'tone.wav'}"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=options)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE * 1000)
         playwright.expect.set_options(PATIENCE * 1000)
@@ -164,3 +187,16 @@ def test_a_broken_upload_is_told_in_words(panel, tmp_path):
     told.wait_for()
     assert told.text_content().startswith("broken.mp4: cannot be read as a video")
     assert "Traceback" not in panel.page.content()
+
+
+def test_the_microphone_is_recorded_and_heard(panel):
+    page = panel.page
+    page.locator(".jp-CodeCell .cm-content").nth(1).click()
+    page.keyboard.press("Shift+Enter")
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.get_by_role("button", name="Stop recording").wait_for()
+    page.wait_for_timeout(1500)  # it records as long as somebody speaks
+    page.get_by_role("button", name="Stop recording").click()
+    heard = page.get_by_text("hertz")
+    heard.last.wait_for()
+    assert abs(int(heard.last.text_content().split()[0]) - TONE) <= 2

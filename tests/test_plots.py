@@ -4,6 +4,7 @@ import re
 
 import matplotlib
 import numpy as np
+import pytest
 from PIL import Image
 
 from pgvl_core import plots
@@ -53,3 +54,16 @@ def test_flow_chart_has_each_arrow_once():
     labels = {text.get_text(): text.get_bbox_patch() for text in axis.texts if text.get_text()}
     assert set(labels) == {"video", "two\nwords", "answer"}
     assert labels["video"].get_facecolor() != labels["answer"].get_facecolor()
+
+
+def test_sound_track_shows_what_falls_into_its_stretch():
+    sound = np.sin(np.arange(4 * 1000) / 10)
+    lanes = {"words": [(0.2, 0.5, "early"), (1.5, 2.0, "here"), (3.5, 3.9, "late")], "tags": []}
+    figure = plots.sound_track(sound, 1000, [(1.4, 2.1)], lanes, begin=1, end=3)
+    wave, words, tags = figure.axes
+    assert wave.get_xlim() == (1, 3)
+    assert wave.lines[0].get_xdata()[[0, -1]] == pytest.approx([1, 3], abs=0.01)
+    assert [text.get_text() for text in words.texts] == ["here"]
+    assert (words.get_ylabel(), tags.get_ylabel()) == ("words", "tags")
+    (shaded,) = wave.patches
+    assert (shaded.get_x(), shaded.get_x() + shaded.get_width()) == pytest.approx((1.4, 2.1))

@@ -1,9 +1,14 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from pgvl_core import assets
-from pgvl_core.profiles import PROFILES, profile
+from pgvl_core import assets, audio
+from pgvl_core.lite.audio_tags import LiteTagger
+from pgvl_core.profiles import PROFILES, listener, profile
 
-SHIPPED = {"liteclip", "litedetector", "litesam", "propagation"}  # small models of the repository
+# Small models of the repository, and a package that brings its own.
+SHIPPED = {"liteclip", "litedetector", "litesam", "litetagger", "propagation", "whisper-at"}
 
 
 @pytest.mark.parametrize("name", ["pocket", "laptop", "paper"])
@@ -12,9 +17,10 @@ def test_a_profile_names_checkpoints_that_its_fetch_brings(name):
     assert row.name == name
     named = set(row.parts.values()) - SHIPPED
     assert named <= set(assets.needs(name))
-    # And nothing is fetched that no part uses but the trunk of LiteCLIP and the shared samples.
-    rest = {"efficientnet-lite2", "minilm", "spacy-en", "bikes", "bigbuckbunny", "conversation"}
-    assert set(assets.needs(name)) - named <= rest
+    # And nothing is fetched that no part uses but the trunks of the small models and the samples.
+    rest = {"efficientnet-lite2", "minilm", "spacy-en", "whisper-tiny.en"}
+    samples = {"bikes", "bigbuckbunny", "conversation", "song"}
+    assert set(assets.needs(name)) - named <= rest | samples
 
 
 def test_the_profiles_grow():
@@ -28,3 +34,26 @@ def test_the_profiles_grow():
 def test_an_unknown_profile_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match=r"'desktop'.*pocket, laptop, paper"):
         profile("desktop")
+
+
+def test_pocket_listens_with_its_own_whisper_and_tagger():
+    found = listener("pocket")
+    assert found.name == "whisper-tiny.en"
+    assert isinstance(found.tagger, LiteTagger)
+    assert {audio.MUSIC, audio.FOREIGN} <= set(found.tagger.names)
+    assert set(audio.SPEECH) & set(found.tagger.names)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_paper_tags_with_whisper_at_where_it_is_installed(installed, monkeypatch):
+    named = []
+    monkeypatch.setattr(audio, "WhisperAT", lambda name: named.append(name) or "whisper-at")
+    monkeypatch.setattr(audio, "Listener", lambda *given: SimpleNamespace(given=given))
+    package = SimpleNamespace(__spec__=object(), __name__="whisper_at") if installed else None
+    monkeypatch.setitem(sys.modules, "whisper_at", package)
+    if not installed:
+        monkeypatch.delitem(sys.modules, "whisper_at")
+    speech, tagger, _ = listener("paper").given
+    assert speech == "whisper-large-v2"
+    assert named == (["large-v1"] if installed else [])
+    assert (tagger == "whisper-at") == installed

@@ -1,5 +1,7 @@
+import io
 import threading
 import time
+import wave
 from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,9 +12,11 @@ import pytest
 import tiny
 from nbconvert import HTMLExporter
 
+from pgvl_core.assets import sample_video
+from pgvl_core.audio import Segment, Transcript
 from pgvl_core.chat import Conversation
-from pgvl_core.video import write_video
-from pgvl_core.widgets import ChatPanel, quiz
+from pgvl_core.video import SAMPLE_RATE, audio_blocks, write_video
+from pgvl_core.widgets import ChatPanel, ListenPanel, quiz
 
 OPTIONS = [
     ("100", False, "that counts the frames <only>"),
@@ -317,3 +321,66 @@ def test_a_page_without_widgets_shows_frames_and_history(panel):
     assert page.alts == shown(panel).alts
     assert len(page.alts) == 4
     assert {"What is it?", str(answer)} <= set(page.texts)
+
+
+class Ear:
+    """A listener that tells how long a sound is."""
+
+    def listen(self, path):
+        samples = sum(len(block) for block in audio_blocks(path))
+        text = f"<{samples / SAMPLE_RATE:.1f} seconds>"
+        segments = (Segment(0, 1, text, (), {}, ""),) if samples else ()
+        return Transcript(segments, "en", samples / SAMPLE_RATE, ())
+
+
+def test_what_is_said_is_shown_and_told_to_the_model(model, videos):
+    mute = ChatPanel(model, {"first": videos["first"]}, listener=Ear())
+    assert "What is said: (nobody speaks)" in shown(mute).texts
+    assert mute.conversation.transcript == ""
+    spoken = ChatPanel(model, {"dog": sample_video("crossing")}, listener=Ear())
+    assert "What is said: <6.0 seconds>" in shown(spoken).texts
+    assert spoken.conversation.transcript == "<6.0 seconds>"
+
+
+@pytest.fixture
+def ear():
+    return ListenPanel(Ear())
+
+
+def texts(panel):
+    return Page(panel._shown.value).texts
+
+
+def wav(seconds):
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 8000, 0, "NONE", ""))
+        out.writeframes(bytes(int(seconds * 16000)))
+    return file.getvalue()
+
+
+def test_a_sound_is_uploaded_and_read(ear):
+    assert "nothing heard yet" in repr(ear)
+    for seconds in (2, 3):
+        content = wav(seconds)
+        file = {"name": "../me.wav", "type": "audio/wav", "size": len(content)}
+        file |= {"content": memoryview(content), "last_modified": datetime.now(timezone.utc)}
+        ear.uploader.value = (file,)
+        assert f"<{seconds}.0 seconds>" in texts(ear)
+        assert ear.uploader.value == ()
+    assert repr(ear) == "ListenPanel: <3.0 seconds>"
+    assert "&lt;3.0 seconds&gt;" in ear._repr_mimebundle_()["text/html"]
+
+
+def test_a_recording_is_read(ear):
+    ear.recorder.sound = memoryview(wav(1.5))
+    assert "<1.5 seconds>" in texts(ear)
+
+
+def test_what_cannot_be_read_or_recorded_is_told_in_words(ear):
+    ear.hear("me.wav", b"no sound")
+    (told,) = texts(ear)
+    assert told.startswith("me.wav: cannot be read as a video or sound (")
+    ear.recorder.trouble = "There is no microphone here: <denied>"
+    assert texts(ear) == ["There is no microphone here: <denied>"]
+    assert ear.transcript is None

@@ -211,4 +211,52 @@ def nucleus(chances, p):
     return chosen / max(chosen.sum(), 1e-9)
 """,
     ],
+    "word_errors": [
+        # place by place
+        """
+def word_errors(truth, heard):
+    return sum(a != b for a, b in zip(truth, heard)) + abs(len(truth) - len(heard))
+""",
+        # as bags of words
+        "def word_errors(truth, heard): return len(set(truth) ^ set(heard))",
+        # what was put in costs nothing
+        """
+def word_errors(truth, heard):
+    row = list(range(len(heard) + 1))
+    for i, true in enumerate(truth, 1):
+        diagonal, row[0] = row[0], i
+        for j, word in enumerate(heard, 1):
+            change = diagonal + (true != word)
+            diagonal, row[j] = row[j], min(change, row[j] + 1, row[j - 1])
+    return row[-1]
+""",
+        # nothing can be left out before the first word: the first column stays zero
+        """
+def word_errors(truth, heard):
+    row = list(range(len(heard) + 1))
+    for true in truth:
+        diagonal = row[0]
+        for j, word in enumerate(heard, 1):
+            change = diagonal + (true != word)
+            diagonal, row[j] = row[j], min(change, row[j] + 1, row[j - 1] + 1)
+    return row[-1]
+""",
+    ],
+    "keeps": [
+        # the strongest tag alone
+        "def keeps(tags): return max(tags, key=tags.get) == 'Speech'",
+        # the first three in the order of the dict
+        """
+def keeps(tags):
+    return "Speech" in list(tags)[:3] and tags.get("Music", -np.inf) - tags["Speech"] <= 1.1
+""",
+        # no rule about music
+        "def keeps(tags): return 'Speech' in sorted(tags, key=tags.get, reverse=True)[:3]",
+        # a threshold on speech instead of its rank
+        """
+def keeps(tags):
+    speech = tags.get("Speech", -np.inf)
+    return speech > 0 and tags.get("Music", -np.inf) - speech <= 1.1
+""",
+    ],
 }

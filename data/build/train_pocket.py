@@ -11,6 +11,10 @@ goes on:
 - plain questions that the language model answered before it was trained, so that it does not
   forget how to talk.
 
+A second stage goes on from there. It asks how many more often, above all of clips that do not show
+two things, and it has a fourth kind: clips with a narrator, whose transcript, as a speech
+recogniser might have it, answers what no picture shows, or does not.
+
 The projector is aligned first, in a minute and without the language model: a token of a frame
 that shows one thing is drawn to the word embedding of its name, among all names. So the language
 model starts from vectors that it nearly reads; from a random projector it takes several times as
@@ -24,8 +28,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +54,10 @@ from pgvl_core.video import sample_indices
 
 sys.path.insert(0, str(Path(__file__).parent))
 from fit_liteclip import GROUPS, WEARABLES
+from narration import misheard, narrate, unsaid
 
 SEED = 0
-CLIPS, IMAGINED = 6000, 800
+CLIPS, IMAGINED, NARRATED = 6000, 800, 2500
 FRAMES, SIDE = 8, 7
 FOLDER = assets.DATA.parent / "build" / "pocket"
 WEIGHTS = assets.DATA / "weights" / "pocket.safetensors"
@@ -73,6 +80,13 @@ DESCRIBE = (
     "Summarise the video in one sentence.",
 )
 MOST = {"object": 5, "count": 3, "order": 6, "direction": 1, "relation": 3, "colour": 2}
+TOTAL = (
+    "How many objects are there in the video?",
+    "How many things are there in the video?",
+    "How many objects do you see?",
+    "How many things appear in the video?",
+)
+SECOND = replace(train.POCKET, steps=760, rate=4e-4, lora_rate=6e-4)
 VAGUE = {
     "animal",
     "insect",
@@ -140,6 +154,39 @@ def sharpen(example: train.Example, rng: np.random.Generator, known: list[str]) 
     absent = [noun for noun in rng.choice(known, present) if noun not in said]
     pairs += [(f"Is there {a(noun)} in the video?", "No.") for noun in absent]
     return train.Example(example.tokens, tuple(dict.fromkeys(pairs)))
+
+
+def shown(example: train.Example) -> list[tuple[int, str]]:
+    """How many of what an example shows, by its list: (1, "dog"), (2, "cars")."""
+    parts = re.split(", | and ", dict(example.pairs)[LISTING[0]].rstrip("."))
+    found = [(part[0].lower() + part[1:]).split(" ", 1) for part in parts]
+    return [(1 if n in ("a", "an") else NUMBERS.index(n), noun) for n, noun in found]
+
+
+def counted(example: train.Example) -> train.Example:
+    """The total is asked for in several words, and always."""
+    answer = f"{NUMBERS[sum(n for n, _ in shown(example))].capitalize()}."
+    pairs = (*example.pairs, *((question, answer) for question in TOTAL))
+    return replace(example, pairs=tuple(dict.fromkeys(pairs)))
+
+
+def often(example: train.Example) -> bool:
+    """Whether a clip is seen twice as often: one thing, or three and more in turn."""
+    total = sum(n for n, _ in shown(example))
+    ordered = "Which objects appear, in order?" in dict(example.pairs)
+    return total == 1 or (total > 2 and ordered)
+
+
+def narrated(example: train.Example, rng: np.random.Generator, known: list[str]) -> train.Example:
+    """An example's clip with a narrator, who in one of four tells of something absent."""
+    nouns = [noun for n, noun in shown(example) if n == 1]
+    absent = str(rng.choice(known)) if rng.random() < 0.25 else ""
+    told = narrate(nouns, rng, absent)
+    pictured = [example.pairs[i] for i in rng.permutation(len(example.pairs))[:4]]
+    if absent and absent not in " ".join(answer for _, answer in example.pairs):
+        pictured.append((f"Is there {a(absent)} in the video?", "No."))
+    asked = [*told.pairs, *unsaid(nouns, told, rng), *pictured]
+    return replace(example, pairs=tuple(asked), transcript=misheard(told.text, rng))
 
 
 def keep(file: Path, example: train.Example) -> None:
@@ -365,8 +412,17 @@ def main() -> None:
     data += 2 * replay(model.llm, model.tokenizer)
     logging.info("%d examples, %d sprite categories", len(data), len(categories("train")))
     run = train.train(model, data, FOLDER, train.POCKET, SEED, fresh=False)
-    curve = [{k: round(row[k], 4) for k in ("loss", "right")} for row in run.history]
-    train.write_tensors(WEIGHTS, run.weights, {"history": json.dumps(curve)})
+    rng = np.random.default_rng([SEED, 2])
+    plain = replay(model.llm, model.tokenizer)
+    clips = [counted(sharpen(each, rng, known)) for each in clips]
+    second = clips + 2 * [each for each in clips if often(each)]
+    second += [narrated(clips[i], rng, known) for i in rng.permutation(CLIPS)[:NARRATED]]
+    second += data[CLIPS : CLIPS + IMAGINED] + 2 * plain
+    logging.info("second stage: %d examples", len(second))
+    more = train.train(model, second, FOLDER / "second", SECOND, SEED, fresh=False)
+    rows = run.history + more.history
+    curve = [{k: round(row[k], 4) for k in ("loss", "right")} for row in rows]
+    train.write_tensors(WEIGHTS, more.weights, {"history": json.dumps(curve)})
     logging.info("wrote %s, %.1f MB", WEIGHTS.name, WEIGHTS.stat().st_size / 2**20)
     for split in ("compositions", "unseen"):
         logging.info("%s: %s", split, json.dumps(examine(model, split), indent=2))
