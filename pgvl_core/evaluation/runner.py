@@ -14,7 +14,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Result:
     id: str
     siou: float  # of the one track
     siou_official: float  # of the best box of every frame
-    boxes: list[list[float] | None]  # the one track's, to a tenth of a pixel
-    ious: list[float]
+    boxes: list[list[float] | None] = field(repr=False)  # the one track's, to 0.1 pixels
+    ious: list[float] = field(repr=False)
     error: str = ""  # why it failed; it counts as 0
 
 
