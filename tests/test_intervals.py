@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgvl_core.evaluation.intervals import wilson
+from pgvl_core.evaluation.intervals import mean_interval, wilson
 
 
 def test_the_textbook_example():
@@ -27,3 +28,31 @@ def test_its_ends_solve_the_equation_it_is_defined_by(asked, data):
 def test_no_trials_have_no_interval():
     with pytest.raises(ValueError, match="no trials"):
         wilson(0, 0)
+
+
+# -------------------------------------------------------------------------------------- of a mean
+def test_interval_of_many_independent_values_is_the_normal_one():
+    values = np.random.default_rng(1).normal(0.5, 0.2, 900)
+    low, high = mean_interval(values, [str(i) for i in range(900)])
+    error = values.std() / 30
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 5))
+def test_asking_of_one_video_again_and_again_makes_nothing_surer(values, times):
+    """Copies of a value in its cluster; taken as independent, they would narrow the interval."""
+    names = [str(i) for i in range(len(values))]
+    once = mean_interval(values, names)
+    assert mean_interval(values * times, names * times) == pytest.approx(once, abs=1e-9)
+    assert min(values) - 1e-9 <= once[0] <= once[1] <= max(values) + 1e-9
+
+
+def test_one_cluster_says_nothing_of_others():
+    assert all(map(math.isnan, mean_interval([0.1, 0.9], ["a", "a"])))
+
+
+@pytest.mark.parametrize(("values", "clusters"), [([], []), ([0.5], ["a", "b"])])
+def test_values_without_clusters_are_refused(values, clusters):
+    with pytest.raises(ValueError, match="no interval"):
+        mean_interval(values, clusters)

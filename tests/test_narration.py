@@ -50,4 +50,4 @@ def test_clean_narration_is_understood(tmp_path, monkeypatch):
     clean = [clip for clip in CLIPS if clip["spoiled"] == "clean"]
     heard = [listener.listen(FOLDER / clip["file"]).prompt() for clip in clean]
     said = " ".join(clip["text"] for clip in clean)
-    assert jiwer.wer(plain(said), plain(" ".join(heard))) <= 1 / 6 + 0.03
+    assert jiwer.wer(plain(said), plain(" ".join(heard))) <= 0.2

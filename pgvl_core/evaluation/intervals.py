@@ -1,6 +1,9 @@
-"""How far a measured share can be trusted."""
+"""How far a measured share, or a measured mean, can be trusted."""
 
-from math import sqrt
+from collections.abc import Sequence
+from math import nan, sqrt
+
+import numpy as np
 
 
 def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
@@ -20,3 +23,41 @@ def wilson(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
     half = z * sqrt(share * (1 - share) / asked + spread / (4 * asked)) / (1 + spread)
     # Rounding must not push an end past 0, 1 or the share itself.
     return max(0.0, min(share, middle - half)), min(1.0, max(share, middle + half))
+
+
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[str], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """A 95% interval of a mean whose values come in clusters, such as the questions of one video.
+
+    Ten questions about one video are nearly one question: a video that goes wrong takes all ten
+    along. So whole videos are drawn, with replacement, and the mean is taken of what they hold;
+    the interval is where the middle 95% of such means lie (Efron's percentile bootstrap).
+
+    Parameters
+    ----------
+    values : n numbers
+    clusters : n names, of the cluster that each value belongs to
+    resamples, seed : int
+        How many means are drawn, and by which seed.
+
+    Returns
+    -------
+    (low, high)
+        NaN for a single cluster, which says nothing of any other.
+
+    Raises
+    ------
+    ValueError
+        When there are no values, or not a cluster for each.
+    """
+    if not len(values) or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values in {len(clusters)} clusters have no interval")
+    names, where = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        return nan, nan
+    sums, counts = np.bincount(where, values), np.bincount(where)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
