@@ -314,7 +314,7 @@ def write_sound(path, sound, rate, layout):
 
 @pytest.mark.parametrize(
     ("rate", "layout", "gain"),
-    [(8_000, "mono", 1), (48_000, "stereo", 1), (44_100, "5.1", 1), (16_000, "mono", 20)],
+    [(8_000, "mono", 1), (48_000, "stereo", 1), (44_100, "5.1", 1), (16_000, "mono", 8)],
     ids=["8 kHz", "48 kHz stereo", "5.1", "clipped"],
 )
 def test_other_rates_and_channels_say_the_same(listener, call, tmp_path, rate, layout, gain):

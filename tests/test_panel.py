@@ -1,6 +1,7 @@
 """The chat panel as a reader meets it: JupyterLab's own server and page, in a headless browser."""
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -150,6 +151,7 @@ def wait_until(holds):
 def test_a_video_is_uploaded_and_a_question_answered_as_one_reads(panel, video, folder):
     upload(panel, video)
     playwright.expect(panel.get_by_role("img")).to_have_count(4)
+    playwright.expect(panel.get_by_role("button", name="Ask")).to_be_enabled()
     assert panel.get_by_role("img").first.get_attribute("alt") == "frame 0 at 0.00 s"
     assert panel.get_by_label("Video").input_value() == "noise.mp4"
 
@@ -197,6 +199,6 @@ def test_the_microphone_is_recorded_and_heard(panel):
     page.get_by_role("button", name="Stop recording").wait_for()
     page.wait_for_timeout(1500)  # it records as long as somebody speaks
     page.get_by_role("button", name="Stop recording").click()
-    heard = page.get_by_text("hertz")
+    heard = page.get_by_text(re.compile(r"^\d+ hertz$"))
     heard.last.wait_for()
     assert abs(int(heard.last.text_content().split()[0]) - TONE) <= 2
