@@ -14,19 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
-import av
-import jiwer
 import numpy as np
 import whisper
 from tqdm.auto import tqdm
-from whisper.normalizers import EnglishTextNormalizer
 
 from pgvl_core import assets, profiles
 from pgvl_core.audio import Listener
-from pgvl_core.video import SAMPLE_RATE, audio_blocks
+from pgvl_core.evaluation.words import read_stm, word_error_rate
+from pgvl_core.video import SAMPLE_RATE, read_audio
 from pgvl_core.workbook import peak_ram_mb, table
 
 LENGTHS = {"30 s": 30, "10 min": 600, "1 h": 3600}
@@ -39,9 +38,13 @@ def ours(listener: Listener, path: Path) -> str:
 
 def plain(listener: Listener, path: Path) -> str:
     """All of it at once."""
-    sound = np.concatenate(list(audio_blocks(path)))
     found = whisper.transcribe(
-        listener.whisper, sound, beam_size=5, temperature=0.0, word_timestamps=True, fp16=False
+        listener.whisper,
+        read_audio(path),
+        beam_size=5,
+        temperature=0.0,
+        word_timestamps=True,
+        fp16=False,
     )
     return found["text"]
 
@@ -60,19 +63,11 @@ def one_run(way: str, path: Path) -> None:
 
 
 def write(path: Path, sound: np.ndarray, seconds: int) -> None:
-    """A sound and then silence, as a FLAC file; silence in pieces of ten seconds."""
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
-        left = seconds * SAMPLE_RATE
-        pieces = [sound, *[np.zeros(10 * SAMPLE_RATE, np.float32)] * (seconds // 10)]
-        for piece in pieces:
-            samples = (32767 * piece[:left]).astype(np.int16)
-            left -= len(samples)
-            if len(samples):
-                frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-                frame.rate = SAMPLE_RATE
-                out.mux(stream.encode(frame))
-        out.mux(stream.encode())
+    """A sound and then silence, as a WAV file."""
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        out.writeframes((32767 * sound).astype("<i2").tobytes())
+        out.writeframes(bytes(2 * (seconds * SAMPLE_RATE - len(sound))))
 
 
 def main() -> None:
@@ -82,14 +77,11 @@ def main() -> None:
     if given:
         return one_run(given[0], Path(given[1]))
     folder = assets.path("conversation")
-    sound = np.concatenate(list(audio_blocks(folder / "sample.wav")))
-    lines = (folder / "sample.stm").read_text(encoding="utf-8").splitlines()
-    spoken = [line.split(None, 5)[5] for line in lines if line and not line.startswith(";")]
-    normal = EnglishTextNormalizer()
+    sound, spoken = read_audio(folder / "sample.wav"), read_stm(folder / "sample.stm")
     rows = []
     with tempfile.TemporaryDirectory() as other:
         for length, seconds in tqdm(LENGTHS.items()):
-            path = Path(other) / f"{seconds}.flac"
+            path = Path(other) / f"{seconds}.wav"
             write(path, sound, seconds)
             row: dict[str, object] = {"sound": length}
             for way in WAYS:
@@ -98,8 +90,7 @@ def main() -> None:
                 taken = json.loads(done.stdout.splitlines()[-1])
                 row[f"{way} (s)"] = taken["seconds"]
                 row[f"{way} (MB peak)"] = taken["peak"]
-                wer = jiwer.wer(normal(" ".join(spoken)), normal(taken["text"]))
-                row[f"{way}, words wrong"] = f"{wer:.1%}"
+                row[f"{way}, words wrong"] = f"{word_error_rate(spoken, taken['text']):.1%}"
             rows.append(row)
     print(table(rows))
 

@@ -30,6 +30,7 @@ from whisper.utils import get_writer
 
 from . import assets
 from .files import sha256, write_text
+from .lite.audio_tags import load_whisper
 from .video import SAMPLE_RATE, Video, audio_blocks, check_file
 
 CHUNK = 30.0  # seconds that Whisper hears at a time
@@ -352,9 +353,14 @@ class Listener:
     def __init__(
         self, speech: str | Path, tagger: Tagger | None = None, device: torch.device | str = "cpu"
     ) -> None:
-        self.name, self.tagger = str(speech), tagger
-        where = assets.path(self.name) if self.name in assets.ASSETS else Path(speech)
-        self.whisper = whisper.load_model(str(where), device=device)
+        self.name, self.tagger, self.device = str(speech), tagger, str(device)
+        where = assets.path(self.name) if self.name in assets.ASSETS else speech
+        self.checkpoint = str(where)
+
+    @property
+    def whisper(self) -> whisper.Whisper:
+        """The Whisper, loaded when somebody speaks first."""
+        return load_whisper(self.checkpoint, self.device)
 
     def listen(self, source: Sound, vad: bool = True, filtered: bool = True) -> Transcript:
         """What is said in a video or a sound.

@@ -240,8 +240,7 @@ class Video:
         float32 [S] at `SAMPLE_RATE` Hz, in [-1, 1], from 0 s to the end of the sound, which may
         come after the last frame's; S is 0 without an audio stream
         """
-        blocks = _progress(self.audio_blocks(), f"reading sound of {self.path.name}", "block")
-        return np.concatenate([np.zeros(0, np.float32), *blocks])
+        return read_audio(self.path, self._start)
 
     def audio_blocks(self) -> Iterator[np.ndarray]:
         """What `audio` returns, a block at a time: for sound that is too long to be held."""
@@ -332,6 +331,12 @@ def audio_blocks(path: str | Path, start: Fraction = Fraction(0)) -> Iterator[np
     """
     for block in _resampled(Path(path), start, SAMPLE_RATE, "s16", "mono"):
         yield block.to_ndarray()[0].astype(np.float32) / 32768
+
+
+def read_audio(path: str | Path, start: Fraction = Fraction(0)) -> np.ndarray:
+    """All that `audio_blocks` gives, float32 [S]; S is 0 without an audio stream."""
+    blocks = _progress(audio_blocks(path, start), f"reading sound of {Path(path).name}", "block")
+    return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 def sample_indices(frame_count: int, n: int) -> np.ndarray:

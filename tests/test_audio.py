@@ -9,17 +9,16 @@ from dataclasses import replace
 from difflib import SequenceMatcher
 
 import av
-import jiwer
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from whisper.normalizers import EnglishTextNormalizer
 
 from pgvl_core import assets, audio, wheels
 from pgvl_core.audio import Listener, Segment, Transcript, Word
-from pgvl_core.video import SAMPLE_RATE, Video, VideoError, write_video
+from pgvl_core.evaluation.words import read_stm, word_error_rate
+from pgvl_core.video import SAMPLE_RATE, Video, VideoError, read_audio, write_video
 
 CALL = "conversation"  # half a minute of a real telephone conversation, with its words and times
 
@@ -27,7 +26,7 @@ CALL = "conversation"  # half a minute of a real telephone conversation, with it
 @pytest.fixture(scope="module")
 def call():
     """Its samples."""
-    return np.concatenate(list(audio.audio_blocks(assets.path(CALL) / "sample.wav")))
+    return read_audio(assets.path(CALL) / "sample.wav")
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +88,7 @@ def truth():
     with (folder / "sample.rttm").open() as stream:
         rows = [row for row in csv.reader(stream, delimiter=" ") if row]
     spoken = [(float(row[3]), float(row[3]) + float(row[4])) for row in rows]
-    lines = (folder / "sample.stm").read_text().splitlines()
-    words = " ".join(line.split(None, 5)[5] for line in lines if line and not line.startswith(";"))
-    return spoken, words
+    return spoken, read_stm(folder / "sample.stm")
 
 
 def test_speech_is_found_in_a_real_conversation(call):
@@ -200,14 +197,8 @@ def test_a_transcript_shows_what_was_dropped_and_why():
 
 
 # ------------------------------------------------------------------------------------- the listener
-def wrong(expected, found):
-    """Word error rate after Whisper's own normalisation."""
-    plain = EnglishTextNormalizer()
-    return jiwer.wer(plain(expected), plain(found))
-
-
 def test_a_real_conversation_is_understood(heard):
-    assert wrong(truth()[1], heard.prompt()) <= 0.14
+    assert word_error_rate(truth()[1], heard.prompt()) <= 0.14
     assert heard.duration == pytest.approx(30, abs=0.1)
     starts = [word.start for each in heard.segments for word in each.words]
     assert starts == sorted(starts)
@@ -246,7 +237,7 @@ def test_silence_and_no_sound_give_nothing(listener, tmp_path):
 def test_without_voice_activity_all_is_heard(listener, call):
     heard = listener.listen(call, vad=False)
     assert heard.regions == ((0.0, pytest.approx(len(call) / SAMPLE_RATE)),)
-    assert wrong(truth()[1], heard.prompt()) <= 0.2
+    assert word_error_rate(truth()[1], heard.prompt()) <= 0.2
 
 
 def test_a_file_that_is_not_there(listener, tmp_path):
@@ -321,7 +312,7 @@ def test_other_rates_and_channels_say_the_same(listener, call, tmp_path, rate, l
     part = call[6 * SAMPLE_RATE : 18 * SAMPLE_RATE]
     file = tmp_path / "call.wav"
     write_sound(file, np.clip(gain * part, -1, 1), rate, layout)
-    assert wrong(listener.listen(part).prompt(), listener.listen(file).prompt()) <= 0.2
+    assert word_error_rate(listener.listen(part).prompt(), listener.listen(file).prompt()) <= 0.2
 
 
 def test_sound_that_ends_before_the_video(listener, call, tmp_path):

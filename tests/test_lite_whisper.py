@@ -10,6 +10,7 @@ import whisper
 from whisper.model import ModelDimensions, Whisper, sinusoids
 
 from pgvl_core import assets
+from pgvl_core.evaluation.words import read_stm
 from pgvl_core.lite import whisper_import
 
 
@@ -126,7 +127,6 @@ def test_the_real_model_hears_a_real_conversation(tiny):
     with wave.open(str(folder / "sample.wav")) as file:
         assert file.getframerate() == 16_000
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16) / np.float32(32768)
-    lines = (folder / "sample.stm").read_text().splitlines()
-    spoken = words(" ".join(line.split(maxsplit=5)[5] for line in lines))
+    spoken = words(read_stm(folder / "sample.stm"))
     heard = words(tiny.transcribe(sound, fp16=False, temperature=0)["text"])
     assert edits(spoken, heard) / len(spoken) < 0.25

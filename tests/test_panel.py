@@ -47,12 +47,12 @@ ChatPanel(model, {})"""
 LISTEN = """import numpy as np
 
 from pgvl_core.audio import Segment, Transcript
-from pgvl_core.video import audio_blocks
+from pgvl_core.video import read_audio
 from pgvl_core.widgets import ListenPanel
 
 class Ear:
     def listen(self, path):
-        sound = np.concatenate(list(audio_blocks(path)))
+        sound = read_audio(path)
         length = len(sound) / 16000
         spectrum = np.abs(np.fft.rfft(sound))
         text = f"{spectrum.argmax() / length:.0f} hertz"

@@ -21,11 +21,12 @@ from tqdm.auto import tqdm
 from pgvl_core.assets import DATA
 from pgvl_core.files import write_text
 from pgvl_core.toyworld import categories, make_clip
+from pgvl_core.video import read_audio
 
 sys.path.insert(0, str(Path(__file__).parent))
 from make_atlas import STAMPS, unpack
 from narration import narrate
-from sounds import RATE, band, load, loud, noise, say, write_opus
+from sounds import LEVEL, RATE, band, bed, loud, noise, say, write_opus
 
 SEED = 0
 CLIPS = 48
@@ -39,12 +40,11 @@ NAMES = 40
 
 def spoil(speech: np.ndarray, how: str, rng: np.random.Generator) -> np.ndarray:
     """Speech with noise or music so many decibels below it."""
-    sound = 0.08 * loud(speech)
+    sound = LEVEL * loud(speech)
     if how.startswith(("noise", "music")):
         kind, decibels, _ = how.split()
-        make = noise if kind == "noise" else band
-        bed = loud(make(rng, len(speech) / RATE + 0.1))[: len(speech)]
-        sound = sound + 0.08 * bed * 10 ** (-float(decibels) / 20)
+        under = bed(noise if kind == "noise" else band, len(speech), rng)
+        sound = sound + LEVEL * under * 10 ** (-float(decibels) / 20)
     return np.clip(sound, -1, 1).astype(np.float32)
 
 
@@ -86,7 +86,7 @@ def names(folder: Path) -> list[str]:
     for file in chosen:
         text = file.with_name(file.name.replace("_desc.ogg", ".txt"))
         said.append(text.read_text(encoding="utf-8").splitlines()[0].rstrip("."))
-        parts += [0.08 * loud(load(file)), np.zeros(RATE // 2)]
+        parts += [LEVEL * loud(read_audio(file)), np.zeros(RATE // 2)]
     write_opus(FOLDER / "names.ogg", np.clip(np.concatenate(parts), -1, 1).astype(np.float32))
     return said
 

@@ -23,7 +23,7 @@ from pgvl_core.toyworld_formats import video_instruct, vidstg
 from pgvl_core.video import write_video
 
 sys.path.insert(0, str(Path(__file__).parent))
-from sounds import RATE, band, loud, noise, say, write_opus
+from sounds import LEVEL, RATE, band, bed, loud, noise, say, write_opus
 
 SIZE = {"height": 240, "width": 320, "frames": 96, "fps": 16}
 CLIPS: dict[str, dict[str, Any]] = {
@@ -73,10 +73,10 @@ def sound_track(sound: Sound, seconds: float) -> np.ndarray:
         if len(speech) + begin > samples:
             raise SystemExit(f"{sound.text!r} takes longer than the clip")
         track[begin : begin + len(speech)] += speech
-    for below, make in ((sound.music, band), (sound.noise, noise)):
-        if below is not None:
-            track += loud(make(rng, seconds + 0.1))[:samples] * 10 ** (-below / 20)
-    return np.clip(0.08 * track, -1, 1).astype(np.float32)
+    for decibels, make in ((sound.music, band), (sound.noise, noise)):
+        if decibels is not None:
+            track += bed(make, samples, rng) * 10 ** (-decibels / 20)
+    return np.clip(LEVEL * track, -1, 1).astype(np.float32)
 
 
 def main() -> None:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from pgvl_core.audio import audio_blocks
+from pgvl_core.video import SAMPLE_RATE as RATE
+from pgvl_core.video import read_audio
 
-RATE = 16_000  # samples a second
+LEVEL = 0.08  # root mean square of a narrator, of at most 1
+Maker = Callable[[np.random.Generator, float], np.ndarray]
 ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
 SPEAKERS = ("", "+m1", "+m2", "+m3", "+m4", "+f1", "+f2", "+f3", "+f4")
-
-
-def load(file: Path) -> np.ndarray:
-    """A sound file's samples, float32 [S] at 16 kHz."""
-    return np.concatenate([np.zeros(0, np.float32), *audio_blocks(file)])
 
 
 def say(text: str, voice: str = "en-us", speed: int = 160, pitch: int = 50) -> np.ndarray:
@@ -35,7 +33,7 @@ def say(text: str, voice: str = "en-us", speed: int = 160, pitch: int = 50) -> n
         file = Path(folder) / "said.wav"
         command = [program, "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", str(file), text]
         subprocess.run(command, check=True)
-        return load(file)
+        return read_audio(file)
 
 
 def write_opus(file: Path, sound: np.ndarray) -> None:
@@ -144,3 +142,8 @@ def stretch(rng: np.random.Generator, sound: np.ndarray, seconds: float) -> np.n
     room = len(sound) - int(seconds * RATE)
     first = int(rng.integers(room)) if room > 0 else 0
     return sound[first : first + int(seconds * RATE)]
+
+
+def bed(make: Maker, samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Music or noise to lay under a narrator, as long as asked for and as loud."""
+    return loud(make(rng, samples / RATE + 0.1))[:samples]

@@ -409,11 +409,11 @@ def main() -> None:
     data += [each for each in clips if "Which objects appear, in order?" in dict(each.pairs)]
     known = sorted({*categories("train"), *called})
     data = [sharpen(each, rng, known) for each in data]
-    data += 2 * replay(model.llm, model.tokenizer)
+    plain = replay(model.llm, model.tokenizer)
+    data += 2 * plain
     logging.info("%d examples, %d sprite categories", len(data), len(categories("train")))
     run = train.train(model, data, FOLDER, train.POCKET, SEED, fresh=False)
     rng = np.random.default_rng([SEED, 2])
-    plain = replay(model.llm, model.tokenizer)
     clips = [counted(sharpen(each, rng, known)) for each in clips]
     second = clips + 2 * [each for each in clips if often(each)]
     second += [narrated(clips[i], rng, known) for i in rng.permutation(CLIPS)[:NARRATED]]

@@ -6,7 +6,8 @@ under the formants of vowels, which are music and not speech), animals, instrume
 things and vehicles (recorded, and synthesised engines and sirens), and noise. The head is a
 logistic regression for each tag on the mean and spread of the encoder's states. What it is measured
 on uses other files, other tracks, other voices and other languages than what it learned from. All
-effects are one tag: see `merge`.
+effects are one tag: the recordings are too few to tell one kind from another on files that were not
+learned from.
 
 Seed 0.
 """
@@ -21,12 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import whisper
+from safetensors.torch import load_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
 from pgvl_core import assets
 from pgvl_core.lite.audio_tags import states, summary
 from pgvl_core.train import write_tensors
+from pgvl_core.video import read_audio
 
 sys.path.insert(0, str(Path(__file__).parent))
 from make_atlas import STAMPS, unpack
@@ -36,7 +39,6 @@ from sounds import (
     SPEAKERS,
     band,
     engine,
-    load,
     loud,
     noise,
     say,
@@ -45,8 +47,6 @@ from sounds import (
 )
 
 SEED = 0
-KINDS = ("Speech", "Music", "Musical instrument", "Animal", "Vehicle", "Household", "Not English")
-EFFECTS = ("Animal", "Vehicle", "Household")
 TAGS = ("Speech", "Music", "Sound effect", "Not English")
 WINDOWS = {"train": 700, "held out": 200}
 WEIGHTS = assets.DATA / "weights" / "tags.safetensors"
@@ -90,20 +90,21 @@ class Sounds:
                 if any(word in name for word in words):
                     kinds[kind].append(file)
         self.recorded = {
-            kind: [load(f) for f in every_fourth(files, split)] for kind, files in kinds.items()
+            kind: [read_audio(f) for f in every_fourth(files, split)]
+            for kind, files in kinds.items()
         }
-        self.vehicles = [load(f) for f in (vehicles if split == "held out" else [])]
+        self.vehicles = [read_audio(f) for f in (vehicles if split == "held out" else [])]
         people = every_fourth(list(stamps.rglob("*_desc.ogg")), split)
-        self.people = [load(f) for f in people]
+        self.people = [read_audio(f) for f in people]
         rng = np.random.default_rng(SEED)
         self.foreign = []
         for language in SPOKEN[split]:
             files = sorted(stamps.rglob(f"*_desc_{language}.ogg"))
             chosen = rng.permutation(len(files))[:40]
-            self.foreign += [load(files[i]) for i in chosen]
+            self.foreign += [read_audio(files[i]) for i in chosen]
         tracks = [f for g in GAMES for s in ("*.ogg", "*.mp3") for f in (folder / g).rglob(s)]
         tracks = [f for f in tracks if f.stat().st_size > 300_000]
-        self.tracks = [load(f) for f in every_fourth(tracks, split)]
+        self.tracks = [read_audio(f) for f in every_fourth(tracks, split)]
 
     def english(self, rng: np.random.Generator, seconds: float) -> np.ndarray:
         """A person, or one of espeak's voices; the last accent and two speakers are held out."""
@@ -141,11 +142,10 @@ class Sounds:
                 sound = stretch(rng, self.vehicles[rng.integers(len(self.vehicles))], seconds)
             else:
                 sound = engine(rng, seconds)
-            return sound, {"Vehicle"}
-        files = self.recorded[which]
-        sound = stretch(rng, files[rng.integers(len(files))], seconds)
-        tags = {"animals": {"Animal"}, "household": {"Household"}}
-        return sound, tags.get(which, {"Music", "Musical instrument"})
+        else:
+            files = self.recorded[which]
+            sound = stretch(rng, files[rng.integers(len(files))], seconds)
+        return sound, {"Music" if which == "instruments" else "Sound effect"}
 
     def draw(self, rng: np.random.Generator) -> tuple[np.ndarray, set[str]]:
         """A sound of one to eight seconds, and its tags."""
@@ -191,13 +191,18 @@ class Sounds:
         return np.clip(whole, -1, 1), heard
 
 
+def kept(split: str) -> Path:
+    """Where a split's examples are kept."""
+    return FOLDER / f"{split.replace(' ', '_')}.safetensors"
+
+
 def examples(
     split: str, folder: Path, model: whisper.Whisper, sentences: list[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summaries [n, D] and kinds [n, 7] of a split's windows; kept in build/tags."""
-    file = FOLDER / f"{split.replace(' ', '_')}.pt"
+    """Summaries [n, D] and tags [n, K] of a split's sounds; kept in build/tags."""
+    file = kept(split)
     if file.exists():
-        found = torch.load(file, weights_only=True)
+        found = load_file(file)
         return found["x"], found["y"]
     sounds = Sounds(split, folder, sentences)
     rng = np.random.default_rng([SEED, len(split)])
@@ -207,10 +212,10 @@ def examples(
         layers = states(model, audio)
         for begin, end, tags in heard:
             inputs.append(summary(layers, begin, end))
-            wanted.append([float(name in tags) for name in KINDS])
+            wanted.append([float(name in tags) for name in TAGS])
     x, y = torch.stack(inputs), torch.tensor(wanted)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    torch.save({"x": x, "y": y}, file)
+    write_tensors(file, {"x": x, "y": y}, {})
     return x, y
 
 
@@ -234,17 +239,10 @@ def fit(x: torch.Tensor, y: torch.Tensor, decay: float) -> tuple[torch.Tensor, t
         return weight / std, bias - (weight / std) @ mean
 
 
-def merge(x: torch.Tensor, kinds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sounds whose tags can be told, and these tags.
-
-    The recordings are too few to tell one kind of effect from another on files that were not
-    learned from, and an effect below speech is mostly not to be heard: such sounds are left out.
-    """
-    has = {name: kinds[:, i] > 0 for i, name in enumerate(KINDS)}
-    effect = torch.stack([has[name] for name in EFFECTS]).any(0)
-    clear = ~(effect & has["Speech"])
-    tags = torch.stack([has["Speech"], has["Music"], effect, has["Not English"]], 1).float()
-    return x[clear], tags[clear]
+def clear(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sounds whose tags can be heard: an effect below speech mostly cannot."""
+    audible = (y[:, TAGS.index("Speech")] == 0) | (y[:, TAGS.index("Sound effect")] == 0)
+    return x[audible], y[audible]
 
 
 def main() -> None:
@@ -253,10 +251,10 @@ def main() -> None:
     lines = (Path(__file__).parent / "questions.txt").read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if not all((FOLDER / f"{split.replace(' ', '_')}.pt").exists() for split in WINDOWS):
+        if not all(kept(split).exists() for split in WINDOWS):
             unpack(["tuxpaint-stamps-default", *GAMES], folder)
-        x, y = merge(*examples("train", folder, model, lines[::2]))
-        test, truth = merge(*examples("held out", folder, model, lines[1::2]))
+        x, y = clear(*examples("train", folder, model, lines[::2]))
+        test, truth = clear(*examples("held out", folder, model, lines[1::2]))
     weight, bias = fit(x, y, 1e-3)
     said = test @ weight.T + bias > 0
     scores = []

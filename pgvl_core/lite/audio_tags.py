@@ -7,6 +7,7 @@ map from the states of all its layers tells what a sound is like (Gong et al., W
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ from safetensors import safe_open
 from ..files import sha256
 
 STATES = 50  # of Whisper's encoder to a second
+
+
+@cache
+def load_whisper(checkpoint: str, device: str = "cpu") -> whisper.Whisper:
+    """A Whisper, read once: pocket's hears the words and tags the sounds."""
+    return whisper.load_model(checkpoint, device=device)
 
 
 def states(model: whisper.Whisper, audio: np.ndarray) -> torch.Tensor:
@@ -47,12 +54,17 @@ class LiteTagger:
     """A Whisper of which the encoder is used, and the head that was trained on it."""
 
     def __init__(self, speech: str | Path, head: str | Path) -> None:
-        self.model = whisper.load_model(str(speech), device="cpu")
+        self.speech = str(speech)
         self.head = f"{Path(head).name} {sha256(Path(head))[:12]}"
         with safe_open(head, "pt") as stored:
             self.names: list[str] = stored.metadata()["names"].split("|")
             self.weight = stored.get_tensor("weight").float()
             self.bias = stored.get_tensor("bias").float()
+
+    @property
+    def model(self) -> whisper.Whisper:
+        """The Whisper, loaded at first use."""
+        return load_whisper(self.speech)
 
     def __repr__(self) -> str:
         return f"LiteTagger({self.head!r}: {', '.join(self.names)})"
