@@ -75,3 +75,4 @@ videos: $(INSTALLED)
 weights: $(INSTALLED)
 	$(BIN)/python data/build/fit_liteclip.py
 	$(BIN)/python data/build/train_pocket.py
+	$(BIN)/python data/build/train_grounding.py

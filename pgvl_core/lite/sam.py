@@ -1,9 +1,10 @@
 """LiteSAM: segment_anything's own model, with the frozen EfficientNet-Lite2 trunk for its eyes.
 
-SAM (Kirillov et al., 2023) is an image encoder of 90 to 640 million weights, a prompt encoder and a
-mask decoder of four million. Here the last two are the package's own classes, with 192 channels for
-256; the first is the trunk that the rest of `pocket` sees with, and a neck that joins its strides 8,
-16 and 32 at stride 16. `segment_anything.SamPredictor` drives the whole as it drives SAM.
+SAM (Kirillov et al., 2023) is an image encoder of 90 to 640 million weights, a prompt encoder, and
+a mask decoder of four million. Here the last two are the package's own classes, with 192 channels
+for 256; the first is the trunk that the rest of `pocket` sees with, and a neck that joins its
+strides 8, 16 and 32 at stride 16. `segment_anything.SamPredictor` drives the whole as it drives
+SAM.
 
 The package's decoder draws a mask from stride 16 alone, which is enough for features that a large
 encoder made for it and blunt for those of a small one. So the neck's strides 4 and 8 go past the
@@ -101,7 +102,7 @@ class Upscaling(nn.Module):
         self.to4 = nn.ConvTranspose2d(eight, four, 2, stride=2)
         self.norm8, self.norm4 = LayerNorm2d(eight), LayerNorm2d(four)
         self.refine = nn.Sequential(
-            nn.Conv2d(four, four, 5, padding=2, groups=four),
+            nn.Conv2d(four, four, 3, padding=1, groups=four),
             nn.Conv2d(four, 2 * four, 1),
             nn.GELU(),
             nn.Conv2d(2 * four, four, 1),
