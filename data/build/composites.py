@@ -17,7 +17,7 @@ from pgvl_core.toyworld import categories
 from pgvl_core.toyworld_render import SIZES, backgrounds, mask_boxes
 
 LEAST_SHOWN, LEAST_PIXELS = 0.25, 64  # less of a thing is not asked for
-SHAPES = (1, 1, 1, 4 / 3, 16 / 9, 2.35, 3 / 4, 9 / 16)  # width by height
+SHAPES = (1.0, 1.0, 1.0, 4 / 3, 16 / 9, 2.35, 3 / 4, 9 / 16)  # width by height
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,10 @@ class Picture:
 
 def picture(rng: np.random.Generator) -> Picture:
     """A random composite with at least one thing to be seen in it."""
-    longest, shape = int(rng.choice([224, rng.integers(192, 513)])), float(rng.choice(SHAPES))
+    longest, shape = (
+        int(rng.choice([224, rng.integers(192, 513)])),
+        SHAPES[rng.integers(len(SHAPES))],
+    )
     height, width = round(longest / max(shape, 1)), round(longest * min(shape, 1))
     while True:
         canvas = background(rng, height, width)
@@ -99,16 +102,13 @@ def strew(
     cut = sprites[rng.integers(len(sprites))].image.astype(np.float32)
     height, width = canvas.shape[:2]
     alpha = cut[..., 3:] / 255
-    colours = recoloured(rng, cut[..., :3])
+    cut = np.concatenate([recoloured(rng, cut[..., :3]) * alpha, alpha], axis=2)
     h, w = cut.shape[:2]
     scale = side * (max(h, w) / min(h, w)) ** 0.25 / max(h, w)  # as toyworld: thin ones are longer
     if scale < 0.5:  # warpAffine alone would skip pixels
         smaller = [max(1, round(n * 2 * scale)) for n in (w, h)]
-        colours = cv2.resize(colours * alpha, smaller, interpolation=cv2.INTER_AREA)
-        alpha = cv2.resize(alpha, smaller, interpolation=cv2.INTER_AREA)[..., None]
+        cut = np.asarray(cv2.resize(cut, smaller, interpolation=cv2.INTER_AREA))
         h, w, scale = smaller[1], smaller[0], 0.5
-    else:
-        colours = colours * alpha
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.15 else rng.normal(0, 0.15)
     stretch = np.exp(rng.normal(0, 0.12))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -116,9 +116,7 @@ def strew(
     mirror = np.diag([rng.choice([-1.0, 1.0]), 1])
     matrix = scale * turn @ slant @ np.diag([stretch, 1 / stretch]) @ mirror
     shift = place * (width, height) - 0.5 - matrix @ np.array([(w - 1) / 2, (h - 1) / 2])
-    drawn = cv2.warpAffine(
-        np.concatenate([colours, alpha], axis=2), np.column_stack([matrix, shift]), (width, height)
-    )
+    drawn = cv2.warpAffine(cut, np.column_stack([matrix, shift]), (width, height))
     if rng.random() < 0.3:  # an edge as soft as one that is out of focus
         drawn = cv2.GaussianBlur(drawn, (0, 0), rng.uniform(0.4, 1.2))
     canvas[:] = drawn[..., :3] + (1 - drawn[..., 3:]) * canvas
@@ -136,5 +134,5 @@ def filmed(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     if rng.random() < 0.5:
         quality = int(rng.integers(30, 95))
         _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return np.ascontiguousarray(image)

@@ -59,8 +59,9 @@ class BoxHead(nn.Module):
         self.tower = nn.Sequential(*(Block() for _ in range(4)), LayerNorm2d(DIM))
         self.objectness = nn.Conv2d(DIM, 1, 1)
         self.reach = nn.Conv2d(DIM, 4, 1)
-        nn.init.constant_(self.objectness.bias, -4.6)  # one cell in a hundred, as focal loss wants
-        nn.init.constant_(self.reach.bias, 1.1)  # three cells to each side
+        state = self.state_dict()
+        state["objectness.bias"].fill_(-4.6)  # one cell in a hundred, as focal loss wants
+        state["reach.bias"].fill_(1.1)  # three cells to each side
 
     def forward(self, levels: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """What each cell says, the cells of all levels in a row.
@@ -85,7 +86,7 @@ class BoxHead(nn.Module):
             seen = self.tower(joined)
             logits.append(self.objectness(seen).flatten(1))
             reach = stride * self.reach(seen).flatten(2).transpose(1, 2).clamp(max=6).exp()
-            centres = cell_centres(*seen.shape[-2:], stride).to(reach.device)
+            centres = cell_centres(seen.shape[2], seen.shape[3], stride).to(reach.device)
             boxes.append(torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], dim=-1))
         return torch.cat(logits, dim=1), torch.cat(boxes, dim=1)
 
