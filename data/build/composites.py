@@ -31,10 +31,8 @@ class Picture:
 
 def picture(rng: np.random.Generator) -> Picture:
     """A random composite with at least one thing to be seen in it."""
-    longest, shape = (
-        int(rng.choice([224, rng.integers(192, 513)])),
-        SHAPES[rng.integers(len(SHAPES))],
-    )
+    longest = 224 if rng.random() < 0.5 else int(rng.integers(192, 513))
+    shape = SHAPES[rng.integers(len(SHAPES))]
     height, width = round(longest / max(shape, 1)), round(longest * min(shape, 1))
     while True:
         canvas = background(rng, height, width)

@@ -114,6 +114,11 @@ def smeared(rng: np.random.Generator, masks: torch.Tensor) -> torch.Tensor:
     return rng.uniform(4, 16) * (torch.roll(rough, astray, dims=(2, 3)) - rng.uniform(0.3, 0.6))
 
 
+def grown(masks: torch.Tensor) -> torch.Tensor:
+    """Masks ``[N, H, W]``, of 0 and 1, and what is within 12 pixels of them."""
+    return max_pool2d(max_pool2d(masks, (25, 1), 1, (12, 0)), (1, 25), 1, (0, 12))
+
+
 def mask_losses(logits: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How wrong masks are, and their IoU with the truth, each ``[N, M]``.
 
@@ -128,8 +133,7 @@ def mask_losses(logits: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor
     """
     logits = interpolate(logits, size=masks.shape[-2:], mode="bilinear")
     truth = masks[:, None].float().expand_as(logits)
-    reach = max_pool2d(max_pool2d(masks[:, None].float(), (25, 1), 1, (12, 0)), (1, 25), 1, (0, 12))
-    near = torch.maximum(reach, torch.full_like(reach, 0.05)).expand_as(logits)
+    near = grown(masks.float())[:, None].clamp(min=0.05).expand_as(logits)
     entropy = (near * bce(logits, truth, reduction="none")).sum((2, 3)) / near.sum((2, 3))
     chance = logits.sigmoid()
     both, either = (chance * truth).sum((2, 3)), (chance + truth).sum((2, 3))
@@ -162,7 +166,12 @@ def sam_loss(model: Sam, kept: Kept, rng: np.random.Generator) -> dict[str, torc
         if kind == "points":
             count = int(rng.integers(1, 4))
             clicks = torch.stack([click(rng, mask, count) for mask in masks])
-            points = clicks, torch.ones(clicks.shape[:2], dtype=torch.int)
+            labels = torch.ones(clicks.shape[:2], dtype=torch.int)
+            if rng.random() < 0.4:  # and one beside it
+                beside = grown(masks.float()).bool() & ~masks
+                clicks = torch.cat([clicks, torch.stack([click(rng, m, 1) for m in beside])], 1)
+                labels = torch.cat([labels, torch.zeros(len(labels), 1, dtype=torch.int)], 1)
+            points = clicks, labels
         elif kind == "mask":
             rough = smeared(rng, masks)
         # In full precision: half precision would lose where in the picture a prompt is.
