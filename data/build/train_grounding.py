@@ -279,6 +279,9 @@ def fit(
             model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
             schedule.load_state_dict(saved["schedule"])
+    rows = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    rows = [row for row in rows if json.loads(row)["step"] <= done]  # what is done again goes
+    files.write_text(log, "".join(f"{row}\n" for row in rows))
     model.train()
     sums: dict[str, float] = {}
     began, since = time.perf_counter(), done
