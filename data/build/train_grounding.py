@@ -160,6 +160,8 @@ def sam_loss(model: Sam, kept: Kept, rng: np.random.Generator) -> dict[str, torc
         masks = torch.from_numpy(np.unpackbits(packed.numpy(), axis=-1)).bool()
         things = torch.from_numpy(rng.integers(len(masks), size=PROMPTS))
         things = things[masks[things].any(dim=2).any(dim=1)]
+        if not len(things):  # too thin to be seen at this size
+            continue
         masks, boxes = masks[things], boxes[things]
         points = rough = None
         kind = rng.choice(["box", "points", "mask"], p=[0.65, 0.2, 0.15])
@@ -167,8 +169,8 @@ def sam_loss(model: Sam, kept: Kept, rng: np.random.Generator) -> dict[str, torc
             count = int(rng.integers(1, 4))
             clicks = torch.stack([click(rng, mask, count) for mask in masks])
             labels = torch.ones(clicks.shape[:2], dtype=torch.int)
-            if rng.random() < 0.4:  # and one beside it
-                beside = grown(masks.float()).bool() & ~masks
+            beside = grown(masks.float()).bool() & ~masks
+            if rng.random() < 0.4 and beside.flatten(1).any(dim=1).all():  # and one beside it
                 clicks = torch.cat([clicks, torch.stack([click(rng, m, 1) for m in beside])], 1)
                 labels = torch.cat([labels, torch.zeros(len(labels), 1, dtype=torch.int)], 1)
             points = clicks, labels
