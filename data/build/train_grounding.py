@@ -4,8 +4,8 @@ Both read the frozen trunk, so its features are computed once, for 5,000 composi
 and kept in build/grounding in half precision: 8 GB, deleted by hand. A run that was stopped goes on
 from its last checkpoint; a step's choices depend on the step alone, so it goes on as it would have.
 
-On two cores the parts are done side by side, with OMP_NUM_THREADS=1: `--part 0/2` and `--part 1/2`
-(10 minutes), then `--model sam` (2 hours and a quarter) and `--model detector` (an hour and a half).
+On two cores the parts are done side by side with OMP_NUM_THREADS=1: `--part 0/2` and `--part 1/2`
+(10 minutes), then `--model sam` (135 minutes) and `--model detector` (95).
 
 At the end both are measured on frames of toyworld's held-out splits: "compositions" (categories
 that were trained on, other backgrounds) and "unseen" (categories that were not).
