@@ -23,6 +23,8 @@ from .. import assets
 
 TRUNK_DIM = 1280
 STRIDE = 32  # pixels to a cell of the trunk's last map
+LEVELS = {4: 24, 8: 48, 16: 120, 32: 352}  # stride of a level of the trunk -> its channels
+MEAN, SPREAD = 127.0, 128.0  # the trunk reads (pixels - MEAN) / SPREAD
 TEXT_MAP = assets.DATA / "weights" / "liteclip.safetensors"
 
 
@@ -58,7 +60,27 @@ def trunk_map(trunk: EfficientNet, pixels: torch.Tensor) -> torch.Tensor:
     device = next(trunk.parameters()).device
     pixels = pixels.to(device, torch.float32, memory_format=torch.channels_last)
     with torch.inference_mode():
-        return trunk.forward_features((pixels - 127) / 128)
+        return trunk.forward_features((pixels - MEAN) / SPREAD)
+
+
+def trunk_levels(trunk: EfficientNet, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """The trunk's maps at strides 4, 8, 16 and 32, for what needs to know where things end.
+
+    Parameters
+    ----------
+    trunk : EfficientNet
+        From `load_trunk`.
+    pixels : float Tensor ``[B, 3, H, W]``
+        Already normalised by `MEAN` and `SPREAD`; ``H`` and ``W`` multiples of 32.
+
+    Returns
+    -------
+    list of Tensor ``[B, C, H / stride, W / stride]``
+        ``C`` by `LEVELS`.
+    """
+    with torch.no_grad():  # not inference_mode: what is trained on top must be able to keep them
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return trunk.forward_intermediates(pixels, indices=4, intermediates_only=True)  # type: ignore[return-value]
 
 
 class SentenceEncoder:
