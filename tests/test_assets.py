@@ -579,7 +579,7 @@ def test_the_users_own_folder_is_not_shown():
 
 def test_the_pocket_assets_are_whole_and_in_the_form_their_readers_want():
     assets.fetch("pocket")
-    assert [assets.fault(name, full=True) for name in assets.needs("pocket")] == [None] * 9
+    assert [assets.fault(name, full=True) for name in assets.needs("pocket")] == [None] * 10
     for name in ("smollm2", "minilm"):
         there = {file.name for file in assets.path(name).iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= there
