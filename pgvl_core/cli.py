@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgvl_core import assets
@@ -47,12 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="print the answer and what it took")
     ask.set_defaults(run=_ask)
 
+    ground = commands.add_parser("ground", help="answer a question and mark what the answer names")
+    ground.add_argument("video")
+    ground.add_argument("question")
+    ground.add_argument("-o", "--output", metavar="FILE.mp4", help="write the marked video")
+    ground.add_argument(
+        "--json", metavar="FILE.json", help="write boxes and masks (.coco.json too)"
+    )
+    ground.set_defaults(run=_ground)
+
     chat = commands.add_parser("chat", help="talk about a video")
     chat.add_argument("video")
     chat.set_defaults(run=_chat)
-    for command in (ask, chat):
+    for command in (ask, ground, chat):
         command.add_argument("--mute", action="store_true", help="do not listen to the video")
-    for command in (fetch, doctor, ask, chat):
+    for command in (fetch, doctor, ask, ground, chat):
         command.add_argument("--profile", choices=assets.PROFILES, default="pocket")
 
     workbook = commands.add_parser("workbook", help="run the notebooks into build/")
@@ -87,6 +97,28 @@ def _ask(options: argparse.Namespace) -> int:
     answer = conversation.ask(options.question)
     said = {"transcript": conversation.transcript}
     print(json.dumps(asdict(answer) | said) if options.json else answer)
+    return 0
+
+
+def _ground(options: argparse.Namespace) -> int:
+    from pgvl_core import profiles
+
+    for path, suffix in ((options.output, ".mp4"), (options.json, ".json")):  # before the work
+        if path and not (path.endswith(suffix) and Path(path).absolute().parent.is_dir()):
+            raise ValueError(f"{path}: give a {suffix} file in a folder that is there")
+    conversation = _conversation(options)
+    said = conversation.ask(options.question)
+    grounded = profiles.grounder(options.profile).ground(
+        options.video, said.text, options.question, conversation.transcript
+    )
+    print(said)
+    for span in grounded.spans:
+        where = ", ".join(f"#{i}" for i in span.tracks)
+        print(f"  {span.phrase.text}: {'; '.join(filter(None, (where, span.note)))}")
+    if options.output:
+        grounded.write_video(options.output)
+    if options.json:
+        grounded.save(options.json)
     return 0
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from pgvl_core.audio import Listener
+    from pgvl_core.encoder import FrameEncoder
+    from pgvl_core.grounding.ground import Grounder
     from pgvl_core.model import PGVideoLLaVA
 
 
@@ -146,6 +148,26 @@ def listener(name: str) -> Listener:
         head = assets.DATA / "weights" / "tags.safetensors"
         tagger = LiteTagger(assets.path("whisper-tiny.en"), head)
     return Listener(row.speech, tagger, _device(row))
+
+
+def grounder(name: str, encoder: FrameEncoder | None = None) -> Grounder:
+    """The grounding module of a profile.
+
+    Parameters
+    ----------
+    encoder : FrameEncoder
+        One that is loaded already and is the profile's `tags`; it is loaded if None.
+    """
+    from pgvl_core.encoder import load_encoder
+    from pgvl_core.grounding.detect import load_detector
+    from pgvl_core.grounding.ground import Grounder
+    from pgvl_core.grounding.segment import load_segmenter
+
+    row = profile(name)
+    device = _device(row)
+    encoder = encoder or load_encoder(row.tags, device)
+    detector = load_detector(row.detector, device, encoder)
+    return Grounder(encoder, detector, load_segmenter(row.segmenter, device))
 
 
 def _device(row: Profile) -> torch.device:

@@ -18,10 +18,11 @@ from .. import assets
 from ..encoder import LiteCLIPEncoder
 from ..lite import detector, people
 from ..video import resize
-from .tags import tag_list
+from .tags import shares, tag_list
 
 SAME = 0.8  # IoU from which two boxes of one phrase are one (official evaluation: NMS 0.8)
-ALIKE = 0.6  # cosine of two names' directions from which a tag is no rival of a phrase
+ANYTHING = ("object", "thing")  # queries that any box answers, if nothing else does better:
+UNNAMED = 0.3  # this is their share in LiteDetector's boxes
 CROP = 224  # pixels of the square that a box is looked at in
 
 
@@ -93,15 +94,15 @@ class LiteGrounder:
         self.encoder = encoder
         self.boxes = detector.load(encoder.trunk)
         self.is_person = people.PersonTest()
-        self.rivals = encoder.encode_text(tag_list())
+        self.rivals = tag_list()
 
     def __call__(
         self, image: np.ndarray, queries: list[str], threshold: float | None = None
     ) -> Detections:
         _check(image, queries)
         boxes, objectness = self.boxes.find(image)
-        shares = self.name(image, boxes, queries)
-        scores = (torch.from_numpy(objectness)[:, None] * shares).sqrt()
+        fits = self.name(image, boxes, queries)
+        scores = (torch.from_numpy(objectness)[:, None] * fits).sqrt()
         return _detections(
             torch.from_numpy(boxes),
             scores,
@@ -128,19 +129,18 @@ class LiteGrounder:
             return torch.zeros(0, len(queries))
         features = self.encoder.encode(crops(image, boxes)).mean(dim=1)
         seen = self.encoder.project(features)
-        words = self.encoder.encode_text(queries)
-        mine = (self.encoder.temperature * seen @ words.T).exp()
-        others = (self.encoder.temperature * seen @ self.rivals.T).exp()
-        shares = mine / (mine + others @ (self.rivals @ words.T < ALIKE).float())
+        fits = shares(self.encoder, seen, queries, self.rivals)
+        general = torch.tensor([query in ANYTHING for query in queries])
+        fits[:, general] = UNNAMED
 
         human = torch.tensor([people.means_person(query) for query in queries])
         person = torch.from_numpy(self.is_person(image, boxes))[:, None]
         person = person * (person >= people.SURE)
         if human.any():  # BlazePose tells no woman from a man: the words' own shares do
-            among = shares[:, human] / shares[:, human].amax(dim=1, keepdim=True)
-            shares[:, human] = torch.maximum(shares[:, human], person * among)
-        shares[:, ~human] *= 1 - person
-        return shares
+            among = fits[:, human] / fits[:, human].amax(dim=1, keepdim=True)
+            fits[:, human] = torch.maximum(fits[:, human], person * among)
+        fits[:, ~(human | general)] *= 1 - person
+        return fits
 
 
 def crops(image: np.ndarray, boxes: np.ndarray, grow: float = 0.15) -> np.ndarray:

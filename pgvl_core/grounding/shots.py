@@ -1,5 +1,6 @@
 """Shots: stretches of video between two cuts, found on frames that are already decoded."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,12 +20,14 @@ class Shot:
     end_time: float
 
 
-def find_shots(frames: Frames, fps: float, min_seconds: float = 0.4) -> list[Shot]:
+def find_shots(
+    frames: Frames | Iterable[Frames], fps: float, min_seconds: float = 0.4
+) -> list[Shot]:
     """Cut a video into shots with PySceneDetect's adaptive detector.
 
     Parameters
     ----------
-    frames : Frames
+    frames : Frames, or several, of which one is kept at a time
         Consecutive frames at `fps` frames a second. Small frames (a short side of 128) do.
     fps : float
         Frames a second, used for the shortest shot allowed.
@@ -42,11 +45,13 @@ def find_shots(frames: Frames, fps: float, min_seconds: float = 0.4) -> list[Sho
     change that stands out from its neighbours, so that a fast pan is none).
     """
     detector = AdaptiveDetector(min_scene_len=max(1, round(min_seconds * fps)))
-    cuts = [
-        cut.frame_num
-        for index, image in enumerate(frames.images)
-        for cut in detector.process_frame(FrameTimecode(index, fps), image[..., ::-1])
-    ]
-    edges = [0, *cuts, len(frames)]
-    times = [*frames.times.tolist(), float(frames.times[-1]) + 1 / fps]
+    cuts: list[int] = []
+    times: list[float] = []
+    for block in [frames] if isinstance(frames, Frames) else frames:
+        for when, image in zip(block.times.tolist(), block.images, strict=True):
+            found = detector.process_frame(FrameTimecode(len(times), fps), image[..., ::-1])
+            cuts += [cut.frame_num for cut in found]
+            times.append(when)
+    edges = [0, *cuts, len(times)]
+    times.append(times[-1] + 1 / fps)
     return [Shot(start, end, times[start], times[end]) for start, end in pairwise(edges)]

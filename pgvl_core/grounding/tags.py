@@ -5,11 +5,38 @@ import torch
 from ..assets import DATA
 from ..encoder import FrameEncoder
 
+ALIKE = 0.6  # cosine of two names' directions from which a word is no rival of a name
+
 
 def tag_list() -> list[str]:
     """The words that videos are tagged with: everyday things, people, animals and places."""
     lines = (DATA / "tags.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def shares(
+    encoder: FrameEncoder, seen: torch.Tensor, names: list[str], rivals: list[str]
+) -> torch.Tensor:
+    """How probable each name is, held against the words of a list, each on its own.
+
+    A name's share of the softmax over its own cosine and those of the rivals; words that are nearly
+    the name are none.
+
+    Parameters
+    ----------
+    encoder : FrameEncoder
+    seen : Tensor ``[N, E]``
+        Unit vectors of what is named, from `FrameEncoder.project`.
+    names, rivals : list of str
+
+    Returns
+    -------
+    Tensor ``[N, K]``, from 0 to 1
+    """
+    words, others = encoder.encode_text(names), encoder.encode_text(rivals)
+    mine = (encoder.temperature * seen @ words.T).exp()
+    beside = (encoder.temperature * seen @ others.T).exp()
+    return mine / (mine + beside @ (others @ words.T < ALIKE).float())
 
 
 def tag(

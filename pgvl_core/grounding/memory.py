@@ -1,0 +1,159 @@
+"""Masks carried from frame to frame by the frozen trunk's features, with nothing trained for it.
+
+Space-time correspondence as in video object segmentation by DINO's features (Caron et al., 2021,
+section 4.2.2): each cell of a frame looks for the cells most like it in frames whose masks are
+known, and takes over what these are part of. It is the propagation half of DEVA's decoupled
+tracking (Cheng et al., 2023); what appears, and when, is the detector's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from timm.models import EfficientNet
+from torch.nn.functional import interpolate, normalize, pad
+
+from ..lite import clip
+from ..video import resize
+
+SIDE = 512  # pixels that the longest side of a frame has when it is compared
+CELL = 8  # of these to a cell
+RECENT = 4  # frames that are remembered beside the anchors
+REACH = 0.15  # of the frame's longest side: how far a thing may have moved since a recent frame
+NEIGHBOURS = 20  # cells that each cell takes over from
+SHARPNESS = 0.05  # cosine by which one neighbour must be closer to count e times as much
+
+
+def embed(trunk: EfficientNet, image: np.ndarray) -> torch.Tensor:
+    """Unit vectors ``[D, rows, columns]`` of a frame's cells: texture, and what it is part of.
+
+    Parameters
+    ----------
+    trunk : EfficientNet
+        From `clip.load_trunk`; its strides 8 and 16 count equally.
+    image : uint8 array ``[H, W, 3]``
+        RGB.
+    """
+    scale = SIDE / max(image.shape[:2]) / clip.STRIDE
+    height, width = (max(1, round(side * scale)) * clip.STRIDE for side in image.shape[:2])
+    pixels = torch.from_numpy(resize(image[None], height, width).copy()).permute(0, 3, 1, 2)
+    pixels = pixels.to(next(trunk.parameters()).device, torch.float32)
+    _, eight, sixteen, _ = clip.trunk_levels(trunk, (pixels - clip.MEAN) / clip.SPREAD)
+    sixteen = interpolate(normalize(sixteen, dim=1), scale_factor=2.0, mode="bilinear")
+    return normalize(torch.cat([normalize(eight, dim=1), sixteen], dim=1), dim=1)[0]
+
+
+class Memory:
+    """Frames whose masks are known: two to go back to, and the last few."""
+
+    def __init__(self) -> None:
+        self.anchors: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.recent: deque[tuple[torch.Tensor, torch.Tensor]] = deque(maxlen=RECENT)
+
+    def add(self, cells: torch.Tensor, shares: torch.Tensor, anchor: bool = False) -> None:
+        """Remember a frame.
+
+        Parameters
+        ----------
+        cells : Tensor ``[D, rows, columns]``
+            Of `embed`.
+        shares : Tensor ``[K, rows, columns]``
+            How much of each cell each of K things takes. Things that join later come after these.
+        anchor : bool
+            Never forget it, or until another such frame comes: where something is seen well. The
+            first frame always is one, and stays.
+        """
+        if anchor or not self.anchors:
+            self.anchors = [*self.anchors[:1], (cells, shares)]
+        else:
+            self.recent.append((cells, shares))
+
+    def read(self, cells: torch.Tensor) -> torch.Tensor:
+        """How much of each cell of a new frame each thing takes: ``[K, rows, columns]``.
+
+        Raises
+        ------
+        ValueError
+            When nothing is remembered.
+        """
+        if not self.anchors:
+            raise ValueError("a memory without a frame knows no masks; add() one first")
+        frames = [*self.anchors, *self.recent]
+        size = cells.shape[1:]
+        query = cells.flatten(1).T
+        far = beyond(*size).to(cells.device)
+        likeness = []
+        for number, (known, _) in enumerate(frames):
+            alike = query @ known.flatten(1)
+            near = number >= len(self.anchors)
+            likeness.append(alike.masked_fill(far, -torch.inf) if near else alike)
+        together = torch.cat(likeness, dim=1)
+        closest = together.topk(min(NEIGHBOURS, together.shape[1]), dim=1)
+        weights = (closest.values / SHARPNESS).softmax(dim=1)
+        most = max(len(shares) for _, shares in frames)
+        values = torch.cat(
+            [pad(shares.flatten(1), (0, 0, 0, most - len(shares))) for _, shares in frames], dim=1
+        )
+        return (values[:, closest.indices] * weights).sum(dim=2).unflatten(1, size)
+
+
+def beyond(rows: int, columns: int) -> torch.Tensor:
+    """Whether two cells of a grid are farther apart than a thing moves: bool ``[cells, cells]``."""
+    y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    places = torch.stack([x.flatten(), y.flatten()], dim=1)
+    apart = (places[:, None] - places).abs().amax(dim=2)
+    return apart > max(1.0, REACH * max(rows, columns))
+
+
+def share(masks: np.ndarray, rows: int, columns: int) -> torch.Tensor:
+    """How much of each cell each thing takes: ``[K, rows, columns]`` of bool ``[K, H, W]``."""
+    planes = torch.from_numpy(masks).float()[:, None]
+    return interpolate(planes, size=(rows, columns), mode="area")[:, 0]
+
+
+def draw(shares: torch.Tensor, height: int, width: int) -> np.ndarray:
+    """Masks bool ``[K, H, W]`` of shares: each pixel goes to whom it is most of, or to nobody."""
+    planes = interpolate(shares[None], size=(height, width), mode="bilinear")[0]
+    nobody = 1 - planes.sum(dim=0, keepdim=True)
+    owner = torch.cat([nobody, planes]).argmax(dim=0)
+    return (owner == torch.arange(1, len(shares) + 1)[:, None, None]).numpy()
+
+
+def propagate(
+    trunk: EfficientNet, images: Iterable[np.ndarray], masks: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Carry the masks of the first frame through those that follow.
+
+    Parameters
+    ----------
+    trunk : EfficientNet
+        From `clip.load_trunk`.
+    images : uint8 arrays ``[H, W, 3]``
+        Consecutive frames of one shot, RGB; they are read one at a time.
+    masks : bool array ``[K, H, W]``
+        Of the things in the first.
+
+    Yields
+    ------
+    bool array ``[K, H, W]``
+        For each frame; of the first, what was given. No pixel belongs to two things.
+
+    Raises
+    ------
+    ValueError
+        When the masks are not of the frames' size.
+    """
+    memory = Memory()
+    for number, image in enumerate(images):
+        if masks.shape[1:] != image.shape[:2]:
+            raise ValueError(
+                f"masks are {list(masks.shape[1:])}, frame {number} is {list(image.shape[:2])}"
+            )
+        cells = embed(trunk, image)
+        if number:
+            masks = draw(memory.read(cells).cpu(), *image.shape[:2])
+        yield masks
+        memory.add(cells, share(masks, *cells.shape[1:]).to(cells.device))
