@@ -45,6 +45,29 @@ def test_fast_pan_is_no_cut():
     assert len(find_shots(frames_of(pan), FPS)) == 1
 
 
+def test_a_cut_between_scenes_that_look_alike_is_found():
+    """The same scene, an eighth of the picture farther: no pan gets there in one frame."""
+    scene = still(4, 1)[0]
+    moved = np.roll(scene, (12, 24), axis=(0, 1))
+    shots = find_shots(frames_of(np.stack([scene] * 30), np.stack([moved] * 30)), FPS)
+    assert [shot.start for shot in shots] == [0, 30]
+
+
+def test_a_flash_is_no_cut():
+    images = still(5, 60)
+    images[30] = 255
+    assert len(find_shots(frames_of(images), FPS)) == 1
+
+
+def test_blocks_of_frames_give_the_shots_of_all():
+    whole = frames_of(still(0, 30), still(1, 25))
+    parts = (
+        Frames(whole.images[k : k + 7], whole.times[k : k + 7], whole.indices[k : k + 7])
+        for k in range(0, 55, 7)
+    )
+    assert find_shots(parts, FPS) == find_shots(whole, FPS)
+
+
 def test_real_video_is_cut_where_the_pictures_jump():
     """The largest frame-to-frame jumps of bikes.mp4, found by plain differences, are the cuts."""
     video = Video(assets.sample_video("bikes"))

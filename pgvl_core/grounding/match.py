@@ -23,7 +23,7 @@ from .track import Track
 
 PROBABLE, COSINE = 0.1, 0.2  # the official gate: a name's share of the softmax, and its cosine
 SAME_WORD = 0.9  # cosine of two names' directions from which they mean one thing
-PRIOR = 0.05  # how well a name fits that the gate refuses: what the sentence tells may outweigh it
+PRIOR = 0.2  # how well a name fits that the gate refuses, where the question tells more than names
 DOUBT = 0.05  # the least that a wrong place or motion leaves of a fit
 MOVED = 0.1  # of the frame's side: from here on, a thing has moved
 
@@ -265,10 +265,12 @@ def match(
         return spans, next(iter(spans), None)
     named = _asked_for(question, asked) or answering(question, text)
     fits = fit_of[named] if named else np.ones(len(tracks))
-    scores = _scores(np.maximum(fits, PRIOR), question, tracks, size, company)
-    if not len(tracks) or scores.max() < PRIOR:
+    told = [described(question, track, size, company) for track in tracks]
+    more = bool(told) and min(told) < 1  # the question says more than a name
+    scores = np.maximum(fits, PRIOR if more or not named else 0.0) * np.array(told)
+    best = int(np.argmax(scores)) if len(tracks) else -1
+    if best < 0 or scores[best] < PRIOR / 4:
         return spans, None
-    best = int(np.argmax(scores))
     note = "" if fits[best] > 0 else "told by the question's other words alone"
     phrase = named or Phrase("", 0, 0, "", 1)
     return spans, Span(phrase, (tracks[best].id,), float(scores[best]), note)

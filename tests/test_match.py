@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+
+from pgvl_core.encoder import LiteCLIPEncoder
+from pgvl_core.grounding.match import clauses, described, match
+from pgvl_core.grounding.phrases import noun_phrases
+from pgvl_core.grounding.track import Track
+from pgvl_core.toyworld import make_clip
+from pgvl_core.toyworld_text import MOTION
+
+SIZE = (200, 100)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return LiteCLIPEncoder()
+
+
+def moving(number, label, centres, sides=20.0):
+    """A track of a square thing, from the centres of its boxes."""
+    found = Track(number, votes={label: 0.9 * 4}, looks=4)
+    for frame, (x, y) in enumerate(centres):
+        side = sides if np.isscalar(sides) else sides[frame]
+        mask = np.zeros(SIZE[::-1], bool)
+        x0, y0 = max(0, int(x - side / 2)), max(0, int(y - side / 2))
+        mask[y0 : int(y + side / 2), x0 : int(x + side / 2)] = True
+        found.record(frame, mask)
+    return found
+
+
+def still(number, label, x, y=50):
+    return moving(number, label, [(x, y)] * 12)
+
+
+PATHS = {
+    "left": [(150 - 8 * t, 50) for t in range(12)],
+    "right": [(40 + 8 * t, 50) for t in range(12)],
+    "up": [(100, 80 - 4.5 * t) for t in range(12)],
+    "down": [(100, 25 + 4.5 * t) for t in range(12)],
+    "still": [(100, 50)] * 12,
+    "circle": [
+        (100 + 40 * np.cos(t * np.pi / 6), 50 + 25 * np.sin(t * np.pi / 6)) for t in range(12)
+    ],
+    "bounce": [(100, 50 + 25 * np.sin(t * np.pi / 2)) for t in range(12)],
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_motion_is_told_from_the_others(name):
+    scores = {
+        other: described(f"what {MOTION[name]}?", moving(1, "dog", path), SIZE, {})
+        for other, path in PATHS.items()
+    }
+    assert max(scores, key=scores.get) == name
+    assert scores[name] > 0.5
+
+
+def test_what_comes_closer_grows():
+    near = moving(1, "dog", [(100, 50)] * 12, sides=np.linspace(14, 40, 12))
+    assert described("what comes closer?", near, SIZE, {}) > 0.5
+    assert described("what comes closer?", still(2, "dog", 100), SIZE, {}) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("question", "meant"),
+    [
+        ("which dog is on the left?", 1),
+        ("which dog is on the right?", 2),
+        ("what is to the left of the car?", 1),
+        ("which dog is to the right of the car?", 2),
+    ],
+)
+def test_look_alikes_are_told_apart_by_what_is_said(encoder, question, meant):
+    tracks = [still(1, "dog", 40), still(2, "dog", 160), still(3, "car", 100)]
+    _, target = match(encoder, "A dog.", tracks, SIZE, question)
+    assert target.tracks == (meant,)
+
+
+def test_two_dogs_are_two_tracks_and_three_are_one_too_many(encoder):
+    tracks = [still(1, "dog", 40), still(2, "dog", 160), still(3, "car", 100)]
+    (dogs, car), _ = match(encoder, "Two dogs and a car.", tracks, SIZE)
+    assert set(dogs.tracks) == {1, 2}
+    assert car.tracks == (3,)
+    (dogs,), _ = match(encoder, "Three dogs.", tracks, SIZE)
+    assert set(dogs.tracks) == {1, 2}
+    assert dogs.note == "2 of 3 found"
+
+
+def test_what_is_not_there_is_said_and_not_guessed(encoder):
+    (span,), target = match(encoder, "A violin.", [still(1, "dog", 40)], SIZE)
+    assert span.tracks == ()
+    assert span.note == "no violin was found"
+    assert target is span
+
+
+def test_a_wrong_answer_does_not_hide_what_the_question_describes(encoder):
+    tracks = [still(1, "dog", 100), moving(2, "car", PATHS["up"])]
+    _, target = match(encoder, "A violin.", tracks, SIZE, "what moves up?")
+    assert target.tracks == (2,)
+    assert "question" in target.note
+
+
+def test_without_tracks_nothing_is_meant(encoder):
+    (span,), target = match(encoder, "A dog.", [], SIZE, "what moves up?")
+    assert span.tracks == ()
+    assert target is None
+
+
+def test_each_phrase_has_its_own_clause():
+    text = "A dog on the left and a car above the cup. A bird flies up."
+    phrases = noun_phrases(text)
+    told = clauses(text, phrases)
+    assert [p.head for p in phrases] == ["dog", "car", "cup", "bird"]
+    assert told[0].startswith("dog on the left")
+    assert "car" not in told[0]
+    assert told[1] == "car above the cup"
+    assert told[3] == "bird flies up"
+
+
+def test_in_front_is_who_hides_the_other():
+    made = next(
+        c
+        for seed in range(40)
+        if (c := make_clip(seed, "train", frames=16, fps=8, shots=1, objects=2)).expressions
+        and any(e.relation and e.relation[0] == "in_front_of" for e in c.expressions)
+    )
+    said = next(e for e in made.expressions if e.relation and e.relation[0] == "in_front_of")
+    tracks = []
+    for truth in made.tracks:
+        found = Track(truth.id, votes={truth.category: 4}, looks=4)
+        for frame in np.nonzero(truth.visibility > 0)[0]:
+            found.record(int(frame), truth.visible[frame])
+        tracks.append(found)
+    near, far = tracks[said.target_id], tracks[said.relation[1]]
+    size = made.frames.shape[2], made.frames.shape[1]
+    name = made.tracks[far.id].category
+    clause = f"what is in front of the {name}?"
+    head = noun_phrases(clause)[0].head
+    assert described(clause, near, size, {head: far}) > 0.6
+    behind = f"what is behind the {name}?"
+    assert described(behind, near, size, {head: far}) < 0.4
