@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .records import PathLike, finder, load_json, naming
 from .samples import RATE, AnnotationError, Sample, make_sample, with_corners
 
 HCSTVG_SECONDS = 20  # how long the clips of HC-STVG are
-
-PathLike = str | os.PathLike[str]
 
 
 # ---------------------------------------------------------------------------------------- readers
@@ -56,8 +52,8 @@ def vidstg(
     AnnotationError
         When the file or a record is malformed, or the boxes do not tell their layout.
     """
-    content, path, find = _load(path), Path(path), _finder(videos)
-    find_annotation = _finder(vidor or videos)
+    content, path, find = load_json(path), Path(path), finder(videos)
+    find_annotation = finder(vidor or videos)
 
     @functools.lru_cache(maxsize=4)  # the records of a video follow each other
     def annotation(vid: str) -> _VidOR:
@@ -75,7 +71,7 @@ def vidstg(
         items, layout = _processed(content, path, annotation), "xyxy"
     found = []
     for label, item, track in items:
-        with _naming(path, label):
+        with naming(path, label):
             about = annotation(item["original_video_id"]).objects if vidor else {}
             sample = make_sample(
                 id=str(item["video_id"]),
@@ -120,7 +116,7 @@ def hcstvg(
     AnnotationError
         When the file or a record is malformed, or the boxes do not tell their layout.
     """
-    content, path, find = _load(path), Path(path), _finder(videos)
+    content, path, find = load_json(path), Path(path), finder(videos)
     if not isinstance(content, dict | list):
         raise AnnotationError(f"{path}: neither a dictionary (HC-STVG) nor a list (processed)")
     raw = isinstance(content, dict)
@@ -131,9 +127,9 @@ def hcstvg(
             file = Path(questions) / f"{number}.json"
             if not file.exists():
                 continue
-            with _naming(file, "the file"):
-                question = _load(file)["Q"]
-        with _naming(path, label):
+            with naming(file, "the file"):
+                question = load_json(file)["Q"]
+        with naming(path, label):
             item = _hcstvg_item(each, content[each]) if raw else each
             boxes, begin = item["trajectory"], item["tube_start_frame"] - 1
             if item["tube_end_frame"] - 1 != begin + len(boxes):
@@ -157,50 +153,12 @@ def hcstvg(
 
 
 # ---------------------------------------------------------------------------------------- records
-def _load(path: PathLike) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{path}: not a readable JSON file ({error})") from error
-
-
-@contextmanager
-def _naming(path: Path, record: str) -> Iterator[None]:
-    """Whatever a record lacks becomes an error that names the file and the record."""
-    try:
-        yield
-    except AnnotationError:
-        raise
-    except KeyError as error:
-        raise AnnotationError(f"{path}: {record} has no {error}, or refers to none") from error
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise AnnotationError(f"{path}: {record} is malformed: {error}") from error
-
-
-def _finder(folder: PathLike) -> Callable[[str], Path]:
-    """Where a file of a folder is: at the path given, or wherever its name is found."""
-    named: dict[str, list[Path]] = {}
-    for each in Path(folder).rglob("*.*"):
-        named.setdefault(each.name, []).append(each)
-
-    def find(path: str) -> Path:
-        here = Path(folder, path)
-        others = named.get(here.name, [])
-        if here in others or not others:
-            return here
-        if len(others) > 1:  # one of them would be the wrong video
-            raise ValueError(f"{here.name} is in several folders of {folder}, and not at {path}")
-        return others[0]
-
-    return find
-
-
 class _VidOR:
     """What VidOR's annotation says of a video: its path, its objects, and a track of each."""
 
     def __init__(self, path: Path) -> None:
-        content = _load(path)
-        with _naming(path, "the file"):
+        content = load_json(path)
+        with naming(path, "the file"):
             self.path = content["video_path"]
             self.objects = {each["tid"]: each["category"] for each in content["subject/objects"]}
             self.tracks: dict[int, dict[int, list[float]]] = {}
@@ -215,10 +173,10 @@ _Item = tuple[str, dict[str, Any], Mapping[int, Sequence[float]]]
 
 
 def _vidstg_items(content: Mapping[str, Any], path: Path) -> Iterator[_Item]:
-    with _naming(path, "the file"):
+    with naming(path, "the file"):
         videos, trajectories = content["videos"], content["trajectories"]
     for number, item in enumerate(videos):
-        with _naming(path, f"videos[{number}]"):
+        with naming(path, f"videos[{number}]"):
             track = trajectories[item["original_video_id"]][str(item["target_id"])]
             boxes = {int(frame): entry["bbox"] for frame, entry in track.items()}
         yield f"videos[{number}]", item, boxes
@@ -230,7 +188,7 @@ def _processed(
     """Raw VidSTG's sentences in the order, and with the numbers, of `preproc_vidstg.py`."""
     count = itertools.count()
     for number, record in enumerate(content):
-        with _naming(path, f"record {number}"):
+        with naming(path, f"record {number}"):
             about, moment = annotation(record["vid"]), record["temporal_gt"]
             items = [
                 {

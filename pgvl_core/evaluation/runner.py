@@ -1,9 +1,7 @@
 """Measure grounding on a set of samples: hours of work that may be stopped and taken up again.
 
 What is measured is any function from a sample to boxes by frame number, so that the whole system
-and a box in the middle of the frame are measured by the same lines. Each result is a line of a
-file, written when it is known; a run that is killed goes on where it was. The first line says what
-is measured on what, and results of one setup are never mixed with those of another.
+and a box in the middle of the frame are measured by the same lines. `resume` keeps what is done.
 """
 
 from __future__ import annotations
@@ -11,20 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm.auto import tqdm
 
-from ..files import write_text
 from .boxes import NOWHERE, box_area, box_iou, siou, siou_official
 from .intervals import mean_interval, wilson
+from .resume import one_by_one, present
 from .samples import Sample
 
 # By frame number: the box [4] of the one thing meant, or [k, 4] with that box first and whatever
@@ -205,37 +200,14 @@ def run(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"a limit of {limit} samples leaves nothing to measure")
-    if len({sample.id for sample in samples}) < len(samples):
-        raise ValueError("two samples have the same id; measure one file of annotations at a time")
-    missing = sorted({s.video for s in samples if not s.video.is_file()})
-    chosen = [sample for sample in samples if sample.video not in set(missing)]
-    if not chosen:
-        raise ValueError(f"none of {len(missing)} videos is there, {missing[:1]} for one")
-    if missing:
-        names = ", ".join(path.name for path in missing[:3])
-        warnings.warn(
-            f"missing videos: {len(missing)} ({names}{', ...' * (len(missing) > 3)}), and with "
-            f"them {len(samples) - len(chosen)} of {len(samples)} samples, which are not scored",
-            stacklevel=2,
-        )
+    chosen, missing = present(samples)
     drawn = np.random.default_rng(0).permutation(len(chosen))[:limit]
     chosen = [chosen[i] for i in sorted(drawn)]
-
-    out = Path(out)
-    done = _resume(out, json.loads(json.dumps({**setup, "samples": _digest(samples)})))
-    todo = [sample for sample in chosen if sample.id not in done]
-    with out.open("ab") as lines, ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(_one, sample, ground) for sample in todo]
-        try:
-            before = len(chosen) - len(todo)
-            for job in tqdm(as_completed(jobs), "grounded", len(chosen), initial=before):
-                result = job.result()
-                lines.write(json.dumps(asdict(result)).encode() + b"\n")
-                lines.flush()
-                done[result.id] = result
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return Run(chosen, [done[sample.id] for sample in chosen], missing)
+    setup = {**setup, "samples": _digest(samples)}
+    results = one_by_one(
+        chosen, lambda sample: _one(sample, ground), out, setup, Result, "grounded", workers
+    )
+    return Run(chosen, results, missing)
 
 
 def _one(sample: Sample, ground: Ground) -> Result:
@@ -254,26 +226,3 @@ def _digest(samples: Sequence[Sample]) -> str:
         about = [s.id, s.video.name, s.text, s.frames.tolist(), s.boxes.tolist()]
         digest.update(json.dumps(about).encode())
     return digest.hexdigest()[:16]
-
-
-def _resume(out: Path, setup: dict[str, Any]) -> dict[str, Result]:
-    """Results that a file already holds; a file that is not there is begun."""
-    if not out.exists():
-        write_text(out, json.dumps({"setup": setup}) + "\n")
-        return {}
-    content = out.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    head, *lines = whole.splitlines() or [b""]
-    try:
-        there = json.loads(head)["setup"]
-        results = [Result(**json.loads(line)) for line in lines]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{out}: not a file of results ({error}); name another file") from error
-    changed = [key for key in {**there, **setup} if there.get(key) != setup.get(key)]
-    if changed:
-        told = "; ".join(f"{k} was {there.get(k)!r}, is {setup.get(k)!r}" for k in changed)
-        raise ValueError(
-            f"{out} holds results of another setup ({told}): name another file, or delete this one"
-        )
-    os.truncate(out, len(whole))  # the line that a killed run did not finish
-    return {result.id: result for result in results}
