@@ -108,14 +108,15 @@ def _motion(track: Track, size: tuple[int, int], name: str) -> float:
     centres = _centres(track, size)
     if len(centres) < 3:
         return 0.5
-    ends = max(1, len(centres) // 6)  # means of the ends: boxes tremble
-    dx, dy = centres[-ends:].mean(axis=0) - centres[:ends].mean(axis=0)
+    # Travel is the line through its places, and what is left of them is to and fro.
+    when = np.array(track.frames, float)
+    when = (when - when[0]) / (when[-1] - when[0])
     boxes = np.stack(track.boxes)
-    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    grown = float(np.log(sides[-ends:].mean() / sides[:ends].mean()))
-    spread = centres.std(axis=0)
-    net = float(np.hypot(dx, dy))
-    wander = float(np.hypot(*spread)) - 0.29 * net  # of even travel the deviation is net / sqrt 12
+    sides = np.log((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)) / 2
+    (slope_x, slope_y, grown), start = np.polyfit(when, np.column_stack([centres, sides]), 1)
+    dx, dy = float(slope_x), float(slope_y)
+    left_over = (centres - np.outer(when, [dx, dy]) - start[:2]).std(axis=0)
+    spread, net = centres.std(axis=0), float(np.hypot(dx, dy))
     go = {"left": -dx - abs(dy), "right": dx - abs(dy), "up": -dy - abs(dx), "down": dy - abs(dx)}
     if name in go:
         return _sigmoid((go[name] - MOVED / 2) / (MOVED / 3))
@@ -123,8 +124,8 @@ def _motion(track: Track, size: tuple[int, int], name: str) -> float:
         "still": MOVED / 3 - spread.max() - 0.2 * max(0.0, grown),
         "moves": spread.max() - MOVED / 3,
         "approach": 0.3 * (grown - 0.25) - 0.3 * net,
-        "circle": min(wander, 2 * spread.min()) - MOVED / 2 - 0.3 * net,
-        "bounce": min(wander, spread[1] - spread[0]) - MOVED / 3 - 0.3 * abs(dy),
+        "circle": left_over.min() - MOVED / 4,
+        "bounce": left_over[1] - 2 * left_over[0] - MOVED / 4,
     }
     return _sigmoid(evidence[name] / (MOVED / 5))
 
