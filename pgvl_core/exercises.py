@@ -305,3 +305,34 @@ def check_nucleus(answer: Callable[[np.ndarray, float], np.ndarray]) -> None:
         "The likeliest token alone reaches 0.2: one token always stays."
     )
     assert np.allclose(answer(chances.copy(), 1.0), chances), "With p = 1 nothing is left out."
+
+
+# 06_grounding
+
+
+def check_box_of(answer: Callable[[np.ndarray], tuple[int, int, int, int]]) -> None:
+    """Tight, x before y, and ends exclusive, also for one pixel and at the frame's edge."""
+    mask = np.zeros((6, 9), bool)
+    mask[2, 5] = True
+    found = tuple(int(v) for v in answer(mask.copy()))
+    assert found != (2, 5, 3, 6), "x is the column and y the row: x comes first."
+    assert found == (5, 2, 6, 3), (
+        f"One pixel at row 2, column 5 has the box 5, 2, 6, 3; not {found}."
+    )
+    mask[4:, 7:] = True
+    found = tuple(int(v) for v in answer(mask.copy()))
+    assert found == (5, 2, 9, 6), (
+        f"Ends are exclusive, at the frame's edge too: 5, 2, 9, 6; {found}."
+    )
+
+
+def check_pair(answer: Callable[[np.ndarray, float], dict[int, int]]) -> None:
+    """The best pair first, each row and column once, and none below the least."""
+    iou = np.array([[0.8, 0.6, 0.0], [0.9, 0.0, 0.2]])
+    found = answer(iou.copy(), 0.3)
+    assert len(set(found.values())) == len(found), f"{found} gives one column to two rows."
+    assert found == {1: 0, 0: 1}, (
+        f"Best of all is row 1 with column 0 (0.9); row 0 takes what is left, column 1; {found}."
+    )
+    assert answer(iou.copy(), 0.7) == {1: 0}, "0.6 is below a least of 0.7: row 0 has no partner."
+    assert answer(np.zeros((0, 3)), 0.3) == {}, "Nothing carried, nothing to pair."

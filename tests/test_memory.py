@@ -4,8 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgvl_core.grounding import memory
-from pgvl_core.grounding.memory import Memory, beyond, draw, propagate, share
+from pgvl_core.grounding.memory import RECENT, Memory, beyond, draw, propagate, share
 from pgvl_core.lite import clip
 from pgvl_core.toyworld import make_clip
 
@@ -28,7 +27,7 @@ def test_a_cell_takes_over_what_its_like_was_part_of():
 
 
 def test_recent_frames_are_looked_at_nearby_and_the_first_everywhere(monkeypatch):
-    monkeypatch.setattr(memory, "NEIGHBOURS", 1)
+    monkeypatch.setattr("pgvl_core.grounding.memory.NEIGHBOURS", 1)
     there, nowhere = torch.zeros(1, 1, 20), torch.zeros(1, 1, 20)
     there[0, 0, 2] = 1
     start, end = [[0] * 20], [[0] * 20]
@@ -46,9 +45,9 @@ def test_recent_frames_are_looked_at_nearby_and_the_first_everywhere(monkeypatch
 def test_the_first_frame_is_never_forgotten():
     memory = Memory()
     memory.add(picture([[1, 0]]), torch.tensor([[[1.0, 0]]]))
-    for _ in range(3 * memory.RECENT):
+    for _ in range(3 * RECENT):
         memory.add(picture([[3, 2]]), torch.zeros(1, 1, 2))
-    assert len(memory.recent) == memory.RECENT
+    assert len(memory.recent) == RECENT
     assert memory.read(picture([[1, 0]]))[0, 0].round().tolist() == [1, 0]
 
 

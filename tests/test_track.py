@@ -116,7 +116,10 @@ def overlap(found, truth, frames):
 
 @pytest.fixture(scope="module")
 def moving():
-    return make_clip(11, "train", frames=32, fps=8, objects=2, shots=1, motions=["left", "circle"])
+    names = ["squirrel", "duck"]
+    return make_clip(
+        11, "train", frames=32, fps=8, objects=names, shots=1, motions=["bounce", "circle"]
+    )
 
 
 def test_each_thing_has_one_track(moving, models):

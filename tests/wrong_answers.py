@@ -259,4 +259,51 @@ def keeps(tags):
     return speech > 0 and tags.get("Music", -np.inf) - speech <= 1.1
 """,
     ],
+    "box_of": [
+        # the last row and column as the end, as the official code has it
+        """
+def box_of(mask):
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), columns.max(), rows.max()
+""",
+        # rows taken for x
+        """
+def box_of(mask):
+    rows, columns = np.nonzero(mask)
+    return rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+""",
+        # width and height for the second corner
+        """
+def box_of(mask):
+    rows, columns = np.nonzero(mask)
+    return columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+""",
+    ],
+    "pair": [
+        # the best column of each row: one find for two things
+        """
+def pair(iou, least):
+    return {i: int(row.argmax()) for i, row in enumerate(iou) if row.max() >= least}
+""",
+        # row after row, so that the first takes what fits the second better
+        """
+def pair(iou, least):
+    pairs = {}
+    for i, row in enumerate(iou):
+        free = [j for j in np.argsort(-row) if j not in pairs.values() and row[j] >= least]
+        if free:
+            pairs[i] = int(free[0])
+    return pairs
+""",
+        # pairs that hardly overlap
+        """
+def pair(iou, least):
+    iou, pairs = iou.copy(), {}
+    while iou.size and iou.max() > 0:
+        row, column = np.unravel_index(iou.argmax(), iou.shape)
+        pairs[int(row)] = int(column)
+        iou[row], iou[:, column] = -1, -1
+    return pairs
+""",
+    ],
 }

@@ -4,10 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+import cv2
+import numpy as np
 from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector
 
 from ..video import Frames
+
+THUMBNAIL = (32, 18)
+FLASH = 4  # frames that a flash lasts at most
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,24 @@ def find_shots(
     detector = AdaptiveDetector(min_scene_len=max(1, round(min_seconds * fps)))
     cuts: list[int] = []
     times: list[float] = []
+    small: list[np.ndarray] = []
     for block in [frames] if isinstance(frames, Frames) else frames:
         for when, image in zip(block.times.tolist(), block.images, strict=True):
             found = detector.process_frame(FrameTimecode(len(times), fps), image[..., ::-1])
             cuts += [cut.frame_num for cut in found]
             times.append(when)
+            small.append(cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(int))
+    cuts = [cut for cut in cuts if not _flash(small, cut)]
     edges = [0, *cuts, len(times)]
     times.append(times[-1] + 1 / fps)
     return [Shot(start, end, times[start], times[end]) for start, end in pairwise(edges)]
+
+
+def _flash(images: list[np.ndarray], cut: int) -> bool:
+    """Whether the picture before a cut is back soon after it: it was a flash, and no cut."""
+
+    def apart(a: int, b: int) -> float:
+        return float(np.abs(images[a] - images[b]).mean())
+
+    before, after = range(max(0, cut - FLASH), cut), range(cut, min(len(images), cut + FLASH + 1))
+    return min(apart(a, b) for a in before for b in after) < apart(cut - 1, cut) / 3

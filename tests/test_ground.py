@@ -1,0 +1,122 @@
+"""The whole module, with its real models, on a short video whose truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+from pycocotools.coco import COCO
+
+from pgvl_core import cli, profiles
+from pgvl_core.evaluation.boxes import box_iou
+from pgvl_core.grounding.answer import colour_of
+from pgvl_core.toyworld import make_clip
+from pgvl_core.video import Video, write_video
+
+
+@pytest.fixture(scope="module")
+def made():
+    return make_clip(
+        24,
+        "train",
+        frames=32,
+        fps=16,
+        shots=1,
+        objects=["duck", "duck"],
+        motions=["right", "still"],
+    )
+
+
+@pytest.fixture(scope="module")
+def path(made, tmp_path_factory):
+    file = tmp_path_factory.mktemp("ground") / "ducks.mp4"
+    write_video(file, made.frames, made.fps)
+    return file
+
+
+@pytest.fixture(scope="module")
+def grounder():
+    return profiles.grounder("pocket")
+
+
+@pytest.fixture(scope="module")
+def answer(grounder, path):
+    return grounder.ground(path, "Two ducks.", "which duck moves to the right?", "Quack.")
+
+
+def iou(answer, truth, frames):
+    at = answer.boxes_at(frames)
+    found = np.array([at[f][0] if f in at else [np.nan] * 4 for f in frames])
+    return np.nan_to_num(box_iou(truth.boxes[frames], found)).mean()
+
+
+@pytest.mark.parametrize(
+    ("question", "meant"), [("which duck moves to the right?", 0), ("which duck stays still?", 1)]
+)
+def test_the_duck_that_is_meant_is_marked(grounder, path, made, question, meant):
+    frames = list(range(0, 32, 4))
+    told = grounder.ground(path, "A duck.", question)
+    ious = [iou(told, truth, frames) for truth in made.tracks]
+    assert np.argmax(ious) == meant
+    assert ious[meant] > 0.5
+
+
+def test_both_ducks_are_marked_and_coloured(answer):
+    (span,) = answer.spans
+    assert len(span.tracks) == 2
+    assert len({colour_of(i) for i in span.tracks}) == 2
+    assert 'mark style="background:#' in answer.sentence()
+    assert "ducks" in answer.sentence()
+
+
+def test_a_scene_is_looked_at_once(grounder, path):
+    assert grounder.scene(path) is grounder.scene(Video(path))
+
+
+def test_it_is_kept_as_json_and_coco(answer, tmp_path):
+    answer.save(tmp_path / "a.json")
+    plain = json.loads((tmp_path / "a.json").read_text())
+    assert plain["transcript"] == "Quack."
+    assert plain["spans"][0]["phrase"] == "ducks"
+    first = plain["tracks"][0]["frames"][0]
+    rows, columns = np.nonzero(coco.decode(first["mask"]))
+    assert first["box"] == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    answer.save(tmp_path / "a.coco.json")
+    read = COCO(tmp_path / "a.coco.json")
+    for each in read.loadAnns(read.getAnnIds())[:5]:
+        x, y, width, height = coco.toBbox(each["segmentation"])
+        assert each["bbox"] == [x, y, width, height]
+        assert read.annToMask(each).sum() == each["area"]
+    with pytest.raises(ValueError, match=r"\.json"):
+        answer.save(tmp_path / "a.txt")
+
+
+def test_a_page_shows_the_sentence_the_frames_and_the_timeline(answer):
+    page = answer._repr_html_()
+    assert page.count("<img ") == 6
+    assert page.count("alt=") == 6
+    assert "<svg" in page
+    assert "duck" in page
+
+
+def test_nothing_to_ground_is_an_error(grounder, path):
+    with pytest.raises(ValueError, match="no answer"):
+        grounder.ground(path, " ")
+
+
+def test_the_command_writes_a_marked_video_and_its_masks(path, tmp_path, capsys):
+    out, data = tmp_path / "out.mp4", tmp_path / "out.json"
+    arguments = ["ground", str(path), "What is in the video?", "--mute"]
+    assert cli.main([*arguments, "-o", str(out), "--json", str(data)]) == 0
+    said = capsys.readouterr().out
+    plain = json.loads(data.read_text())
+    assert plain["text"] in said
+    marked = Video(out)
+    assert marked.frame_count == len({int(t * 5) for t in Video(path).timestamps + 1e-9})
+    assert (marked.width, marked.height) == tuple(plain["size"])
+
+
+def test_the_command_refuses_a_bad_output_before_the_work(path, capsys):
+    assert cli.main(["ground", str(path), "What?", "-o", "nowhere/out.mp4"]) == 1
+    assert "nowhere/out.mp4" in capsys.readouterr().err
+    assert cli.main(["ground", str(path), "What?", "-o", "out.avi"]) == 1
