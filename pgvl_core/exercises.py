@@ -336,3 +336,43 @@ def check_pair(answer: Callable[[np.ndarray, float], dict[int, int]]) -> None:
     )
     assert answer(iou.copy(), 0.7) == {1: 0}, "0.6 is below a least of 0.7: row 0 has no partner."
     assert answer(np.zeros((0, 3)), 0.3) == {}, "Nothing carried, nothing to pair."
+
+
+# 07_iou_evaluation
+
+
+def check_iou_xywh(answer: Callable[[tuple[float, ...], tuple[float, ...]], float]) -> None:
+    """What two boxes share over what they cover together, from corner, width and height."""
+    cases: dict[tuple[tuple[float, ...], tuple[float, ...]], tuple[float, str]] = {
+        ((2, 2, 6, 4), (4, 3, 6, 4)): (
+            1 / 3,
+            "They share 4 x 3 and cover 24 + 24 - 12; the last two numbers are sizes, not edges.",
+        ),
+        ((5, 5, 2, 3), (5, 5, 2, 3)): (1, "They are the same box."),
+        ((0, 0, 10, 10), (2, 2, 5, 4)): (0.2, "One holds the other: 20 of 100."),
+        ((0, 0, 2, 2), (5, 0, 2, 2)): (0, "They lie beside each other."),
+        ((0, 0, 2, 2), (5, 5, 2, 2)): (0, "Apart in both directions: minus times minus is plus."),
+    }
+    for (a, b), (right, why) in cases.items():
+        found = float(answer(a, b))
+        assert np.isclose(found, right), f"{a} and {b}: {right:.3f}, not {found:.3f}. {why}"
+
+
+def check_tube_iou(answer: Callable[[dict[int, Any], dict[int, Any]], float]) -> None:
+    """The shared frames' IoUs over the frames of either tube: place and time in one figure."""
+    box, half, far = [0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 2.0], [9.0, 9.0, 10.0, 10.0]
+    cases = (
+        (range(4), dict.fromkeys(range(4), box), 1.0, "The same tube."),
+        (range(4), dict.fromkeys(range(2, 6), box), 2 / 6, "Two frames of six are shared."),
+        (range(4), dict.fromkeys(range(4), half), 0.5, "The right time, half of the place."),
+        (range(2), dict.fromkeys(range(8), box), 2 / 8, "Six frames too many count too."),
+        (range(8), dict.fromkeys(range(2), box), 2 / 8, "Six frames that are missed count too."),
+        (range(4), {0: box, 1: half, 2: far}, 1.5 / 4, "1 + 0.5 + 0 over four frames."),
+        (range(3), dict.fromkeys(range(5, 8), box), 0.0, "No frame is shared."),
+    )
+    for frames, tube, right, why in cases:
+        found = float(answer(dict.fromkeys(frames, box), dict(tube)))
+        assert np.isclose(found, right), (
+            f"True in frames {list(frames)}, found in {list(tube)}: {right:.3f}, not "
+            f"{found:.3f}. {why}"
+        )

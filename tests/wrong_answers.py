@@ -306,4 +306,51 @@ def pair(iou, least):
     return pairs
 """,
     ],
+    "iou_xywh": [
+        # widths and heights read as right and bottom edges
+        """
+def iou_xywh(a, b):
+    return float(box_iou(a, b))
+""",
+        # the union taken for the intersection
+        """
+def iou_xywh(a, b):
+    width = max(a[0] + a[2], b[0] + b[2]) - min(a[0], b[0])
+    height = max(a[1] + a[3], b[1] + b[3]) - min(a[1], b[1])
+    return width * height / (a[2] * a[3] + b[2] * b[3])
+""",
+        # the shared part counted twice
+        """
+def iou_xywh(a, b):
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0) / (a[2] * a[3] + b[2] * b[3])
+""",
+        # no clip at zero: boxes apart in both directions share something
+        """
+def iou_xywh(a, b):
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    shared = width * height
+    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+""",
+    ],
+    "tube_iou": [
+        # sIoU: over the true frames alone
+        """
+def tube_iou(truth, found):
+    return sum(box_iou(truth[t], found[t]) for t in truth.keys() & found.keys()) / len(truth)
+""",
+        # over the shared frames: a tube of one good frame would be perfect
+        """
+def tube_iou(truth, found):
+    shared = truth.keys() & found.keys()
+    return sum(box_iou(truth[t], found[t]) for t in shared) / max(len(shared), 1)
+""",
+        # the time alone
+        """
+def tube_iou(truth, found):
+    return len(truth.keys() & found.keys()) / len(truth.keys() | found.keys())
+""",
+    ],
 }
