@@ -5,7 +5,7 @@ and kept in build/grounding in half precision: 8 GB, deleted by hand. A run that
 from its last checkpoint; a step's choices depend on the step alone, so it goes on as it would have.
 
 On two cores the parts are done side by side with OMP_NUM_THREADS=1: `--part 0/2` and `--part 1/2`
-(10 minutes), then `--model sam` (135 minutes) and `--model detector` (95).
+(10 minutes), then `--model sam` (120 minutes) and `--model detector` (80).
 
 At the end both are measured on frames of toyworld's held-out splits: "compositions" (categories
 that were trained on, other backgrounds) and "unseen" (categories that were not).
@@ -48,8 +48,8 @@ SEED = 0
 PICTURES = 5000
 SIDE, FINEST = sam.SIDE, sam.SIDE // 2  # truth is kept at half the square's side: 256
 FOLDER = assets.DATA.parent / "build" / "grounding"
-SAM_STEPS, SAM_RATE, IMAGES, PROMPTS = 3000, 6e-4, 6, 6  # a step: 6 pictures, 6 things of each
-BOX_STEPS, BOX_RATE, BOX_IMAGES = 2000, 1.5e-3, 16
+SAM_STEPS, SAM_RATE, IMAGES, PROMPTS = 2600, 6e-4, 6, 6  # a step: 6 pictures, 6 things of each
+BOX_STEPS, BOX_RATE, BOX_IMAGES = 1500, 1.5e-3, 16
 
 
 # ------------------------------------------------------------------------------------ the features
