@@ -87,3 +87,8 @@ def test_the_phrase_that_answers(question, answer, text):
     found = answering(question, answer)
     assert (found.text if found else None) == text
     assert found is None or answer[found.start : found.end] == text
+
+
+def test_a_verb_after_a_noun_is_no_part_of_its_name():
+    found = named("A man on a bicycle waits beside a motorcycle.")
+    assert [head for _, head, _ in found] == ["man", "bicycle", "motorcycle"]

@@ -39,7 +39,7 @@ QUANTITIES = frozenset({"CARDINAL", "DATE", "MONEY", "ORDINAL", "PERCENT", "QUAN
 # spaCy reads "The tiger moves left." as moves of a tiger that left.
 MOTIONS = _words(
     "approach bounce circle climb come dance drive fall fly go jump move pass ride roll run sit "
-    "stand stay swim turn walk"
+    "stand stay swim turn wait walk"
 )
 
 
