@@ -120,3 +120,9 @@ def test_the_command_refuses_a_bad_output_before_the_work(path, capsys):
     assert cli.main(["ground", str(path), "What?", "-o", "nowhere/out.mp4"]) == 1
     assert "nowhere/out.mp4" in capsys.readouterr().err
     assert cli.main(["ground", str(path), "What?", "-o", "out.avi"]) == 1
+
+
+def test_what_is_not_seen_in_the_moment_is_not_meant(grounder, path, answer):
+    told = grounder.ground(path, "Two ducks.", moment=(16, 32))
+    assert {f for track in told.tracks for f in track.frames} <= set(range(16, 32))
+    assert min(min(track.frames) for track in answer.tracks) < 16  # the scene keeps what it had

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms
 from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from .. import assets
-from ..encoder import LiteCLIPEncoder
+from ..encoder import FrameEncoder, LiteCLIPEncoder
 from ..lite import detector, people
 from ..video import resize
 from .tags import shares, tag_list
@@ -222,17 +222,19 @@ def prompt(queries: list[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def load_detector(
-    name: str | Path, device: str | torch.device = "cpu", encoder: LiteCLIPEncoder | None = None
+    name: str | Path, device: str | torch.device = "cpu", encoder: FrameEncoder | None = None
 ) -> Detector:
     """The detector that a profile names: "litedetector", an asset, or a checkpoint of your own.
 
     Parameters
     ----------
-    encoder : LiteCLIPEncoder
-        What "litedetector" names boxes with; one of its own if None.
+    encoder : FrameEncoder
+        What "litedetector" names boxes with if it is LiteCLIP; else it loads one of its own.
     """
     if name == "litedetector":
-        return LiteGrounder(encoder or LiteCLIPEncoder(device=device))
+        if not isinstance(encoder, LiteCLIPEncoder):
+            encoder = LiteCLIPEncoder(device=device)
+        return LiteGrounder(encoder)
     if name in assets.ASSETS:
         name = assets.path(str(name))
     return GroundingDINO(name, device)

@@ -9,6 +9,7 @@ about again and again.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +73,7 @@ class Grounder:
         text: str,
         question: str = "",
         transcript: str = "",
+        moment: tuple[int, int] | None = None,
     ) -> GroundedAnswer:
         """The things in a video that an answer names.
 
@@ -84,6 +86,9 @@ class Grounder:
             What it answers.
         transcript : str
             What is said in the video; it is kept with the answer.
+        moment : (begin, end)
+            Frames of the video, half-open, that the text speaks of; all if None. What is not seen
+            then cannot be meant (spatial grounding: section 4 of the paper gives the moment).
 
         Raises
         ------
@@ -96,7 +101,10 @@ class Grounder:
             raise ValueError("there is no answer to ground")
         scene = self.scene(video)
         begin = time.perf_counter()
-        spans, target = match(self.encoder, text, scene.tracks, scene.size, question)
+        tracks = scene.tracks
+        if moment is not None:
+            tracks = [part for track in tracks if (part := track.within(*moment)).frames]
+        spans, target = match(self.encoder, text, tracks, scene.size, question)
         return GroundedAnswer(
             text=text,
             question=question,
@@ -111,7 +119,7 @@ class Grounder:
             times=scene.times,
             shots=scene.shots,
             tags=scene.tags,
-            tracks=scene.tracks,
+            tracks=tracks,
             seconds={**scene.seconds, "match": time.perf_counter() - begin},
         )
 
@@ -147,18 +155,8 @@ class Grounder:
             tags.append([name for name, _ in tag(self.encoder, features, tag_list(), TAGS)])
             clock("tags")
             queries = list(dict.fromkeys([*ALWAYS, *tags[-1]]))
-            images = (
-                (number, image)
-                for block in blocks(video, own, short)
-                for number, image in zip(block.indices.tolist(), block.images, strict=True)
-            )
-
-            def counted(source=images):
-                for number, image in source:
-                    yield number, image
-                    bar.update()
-
-            tracks.append(follow(counted(), self.detector, self.predictor, self.trunk, queries))
+            images = _numbered(video, own, short, bar)
+            tracks.append(follow(images, self.detector, self.predictor, self.trunk, queries))
             clock("tracks")
         bar.close()
         first = video.frames(frames[:1], short).images
@@ -175,6 +173,16 @@ class Grounder:
             tracks=join(tracks),
             seconds=seconds,
         )
+
+
+def _numbered(
+    video: Video, frames: np.ndarray, short_side: int, bar: tqdm
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames of a video with their numbers, one after the other, each told to a progress bar."""
+    for block in blocks(video, frames, short_side):
+        for number, image in zip(block.indices.tolist(), block.images, strict=True):
+            yield number, image
+            bar.update()
 
 
 class _Clock:

@@ -184,12 +184,12 @@ def described(clause: str, track: Track, size: tuple[int, int], others: dict[str
         if re.search(pattern, text):
             fit *= max(DOUBT, _motion(track, size, name))
             break
-    for pattern, (axis, sign) in RELATIONS.items():
+    for pattern, (along, sign) in RELATIONS.items():
         found = re.search(pattern, text)
         after = noun_phrases(text[found.end() :])[:1] if found else []
         if after and (other := others.get(after[0].head)) is not None:
             fit *= (
-                DOUBT if other is track else max(DOUBT, _relation(track, other, size, axis, sign))
+                DOUBT if other is track else max(DOUBT, _relation(track, other, size, along, sign))
             )
     return fit
 

@@ -11,7 +11,7 @@ it sees (its `max_num_objects` and `max_missed_detection_count`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -74,6 +74,16 @@ class Track:
         """Its box in a frame; None where it is not seen."""
         return self.boxes[self.frames.index(frame)] if frame in self.frames else None
 
+    def within(self, begin: int, end: int) -> Track:
+        """The same track with the frames from `begin` to before `end` alone."""
+        kept = [i for i, frame in enumerate(self.frames) if begin <= frame < end]
+        return replace(
+            self,
+            frames=[self.frames[i] for i in kept],
+            boxes=[self.boxes[i] for i in kept],
+            masks=[self.masks[i] for i in kept],
+        )
+
     def record(self, frame: int, mask: np.ndarray) -> None:
         self.frames.append(frame)
         self.boxes.append(mask_box(mask))
@@ -82,11 +92,7 @@ class Track:
     def forget(self, since: int) -> None:
         """Drop what was recorded after frame `since`."""
         kept = sum(frame <= since for frame in self.frames)
-        self.frames, self.boxes, self.masks = (
-            self.frames[:kept],
-            self.boxes[:kept],
-            self.masks[:kept],
-        )
+        del self.frames[kept:], self.boxes[kept:], self.masks[kept:]
 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
