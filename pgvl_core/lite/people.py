@@ -8,6 +8,10 @@ LiteDetector found, and only how sure it is is used: its own boxes are of faces.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
@@ -53,12 +57,27 @@ def square(image: np.ndarray, box: np.ndarray, grow: float = 0.1) -> np.ndarray:
     return resize(np.pad(inside, room)[None], SIDE, SIDE)[0]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing that a library in C writes to standard error, past Python, is seen."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class PersonTest:
     """BlazePose's detector, asked about boxes."""
 
     def __init__(self) -> None:
-        self.network = Interpreter(model_path=str(assets.path("blazepose")))
-        self.network.allocate_tensors()
+        with quiet():  # it tells every time by which of its routes it computes
+            self.network = Interpreter(model_path=str(assets.path("blazepose")))
+            self.network.allocate_tensors()
         self.input = self.network.get_input_details()[0]["index"]
         outputs = self.network.get_output_details()
         # One output holds boxes and keypoints of its 2,254 anchors, the other how sure each is.
