@@ -376,3 +376,37 @@ def check_tube_iou(answer: Callable[[dict[int, Any], dict[int, Any]], float]) ->
             f"True in frames {list(frames)}, found in {list(tube)}: {right:.3f}, not "
             f"{found:.3f}. {why}"
         )
+
+
+# 11_grounding_generalisation
+
+
+def check_count_switches(answer: Callable[[list[int]], int]) -> None:
+    """Changes of the number, over the frames that have one."""
+    cases = (
+        ([0, 0, 0], 0, "It stays the same."),
+        ([0, 0, 1, 1], 1, "One change."),
+        ([0, 1, 0, 1], 3, "There and back again: three changes."),
+        ([2, -1, -1, 2], 0, "Lost and found again as the same is no switch."),
+        ([2, -1, 3], 1, "Lost, and found again as another: one switch."),
+        ([-1, -1, 4], 0, "It was nobody before: found is not switched."),
+        ([-1, -1], 0, "Never found, never switched."),
+        ([], 0, "Nothing was seen."),
+    )
+    for numbers, right, why in cases:
+        found = answer(list(numbers))
+        assert found == right, f"{numbers}: {right}, not {found}. {why}"
+
+
+def check_paired(answer: Callable[[list[float], list[float]], tuple[float, float]]) -> None:
+    """The mean of the pairs' differences, and its standard error by their spread."""
+    mean, error = answer([0.1, 0.5, 0.9], [0.2, 0.6, 1.0])
+    assert np.isclose(mean, 0.1), f"Each of the second is 0.1 more: 0.1, not {mean}."
+    assert np.isclose(error, 0, atol=1e-9), (
+        f"All pairs differ alike, so the error is 0, not {error}."
+    )
+    mean, error = answer([1.0, 1.0], [0.0, 2.0])
+    assert np.isclose(mean, 0), f"One lost 1, one gained 1: 0, not {mean}."
+    assert np.isclose(error, 1), (
+        f"Differences -1 and 1: their variance is (1 + 1) / (2 - 1), and the error 1, not {error}."
+    )

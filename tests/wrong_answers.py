@@ -353,4 +353,41 @@ def tube_iou(truth, found):
     return len(truth.keys() & found.keys()) / len(truth.keys() | found.keys())
 """,
     ],
+    "count_switches": [
+        # a gap counted as another number
+        """
+def count_switches(numbers):
+    return sum(a != b for a, b in zip(numbers, numbers[1:]))
+""",
+        # how many numbers there were, less one
+        """
+def count_switches(numbers):
+    return max(len({n for n in numbers if n >= 0}) - 1, 0)
+""",
+        # only neighbours that both have a number
+        """
+def count_switches(numbers):
+    return sum(a != b and a >= 0 and b >= 0 for a, b in zip(numbers, numbers[1:]))
+""",
+    ],
+    "paired": [
+        # the wrong way round
+        """
+def paired_difference(first, second):
+    d = np.subtract(first, second)
+    return d.mean(), d.std(ddof=1) / np.sqrt(len(d))
+""",
+        # the population's deviation
+        """
+def paired_difference(first, second):
+    d = np.subtract(second, first)
+    return d.mean(), d.std() / np.sqrt(len(d))
+""",
+        # two heaps, not pairs
+        """
+def paired_difference(first, second):
+    spread = np.var(first, ddof=1) / len(first) + np.var(second, ddof=1) / len(second)
+    return np.mean(second) - np.mean(first), np.sqrt(spread)
+""",
+    ],
 }

@@ -24,15 +24,20 @@ ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "
 SPEAKERS = ("", "+m1", "+m2", "+m3", "+m4", "+f1", "+f2", "+f3", "+f4")
 
 
-def say(text: str, voice: str = "en-us", speed: int = 160, pitch: int = 50) -> np.ndarray:
-    """What a voice says, float32 [S] at 16 kHz; speed in words a minute, pitch from 0 to 99."""
+def say(
+    text: str, voice: str = "en-us", speed: int = 160, pitch: int = 50, gap: int = 0
+) -> np.ndarray:
+    """What a voice says, float32 [S] at 16 kHz.
+
+    Speed in words a minute, pitch from 0 to 99, the gap between words in hundredths of a second.
+    """
     program = shutil.which("espeak-ng")
     if program is None:
         raise SystemExit("espeak-ng speaks here: install it (apt-get install espeak-ng)")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "said.wav"
-        command = [program, "-v", voice, "-s", str(speed), "-p", str(pitch), "-w", str(file), text]
-        subprocess.run(command, check=True)
+        manner = ["-v", voice, "-s", str(speed), "-p", str(pitch), "-g", str(gap)]
+        subprocess.run([program, *manner, "-w", str(file), text], check=True)
         return read_audio(file)
 
 
