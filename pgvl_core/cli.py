@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("file", metavar="SWEEP.yaml")
     sweep.add_argument("-o", "--output", metavar="DIR", help="where to, if not build/sweeps")
     sweep.set_defaults(run=_sweep)
+
+    claims = commands.add_parser("claims", help="write CLAIMS.md from data/claims.yaml")
+    claims.set_defaults(run=_claims)
     return parser
 
 
@@ -128,6 +131,13 @@ def _sweep(options: argparse.Namespace) -> int:
     from pgvl_core.sweep import run_sweep
 
     return 1 if run_sweep(options.file, options.output) else 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from pgvl_core.claims import write_claims
+
+    write_claims()
+    return 0
 
 
 def _ask(options: argparse.Namespace) -> int:
