@@ -174,7 +174,7 @@ def test_command_writes_the_page_and_the_readme_between_its_marks(checkout):
     readme = claims.README.read_text()
     assert readme.startswith(f"# Title\n\n{claims.MARKS[0]}\n")
     assert readme.endswith(f"{claims.MARKS[1]}\n\nend\n")
-    assert "old" not in readme
+    assert "\nold\n" not in readme
     assert "35.1 IoU." in readme
     assert "Sound helps." not in readme
     assert cli.main(["claims"]) == 0
