@@ -48,6 +48,7 @@ KINDS = (
     "first experiment",
     "official code",
 )
+MASS = ("architecture", "official code")  # kinds without a plural
 COMPARISON = re.compile(r"(.+) ([<>]) (.+)")
 
 
@@ -259,7 +260,7 @@ def page(claims: Sequence[Claim]) -> str:
         _counts(claims),
     ]
     for kind in kinds:
-        parts.append(f"## {kind.capitalize()}s" if kind != "official code" else "## Official code")
+        parts.append(f"## {kind.capitalize()}{'' if kind in MASS else 's'}")
         parts += [_block(claim) for claim in claims if claim.kind == kind]
     return "\n\n".join(parts) + "\n"
 

@@ -241,7 +241,7 @@ def _collect(sweep: Sweep, measured: Measured, output: Path) -> None:
     names = list(dict.fromkeys(name for _, numbers in measured for name in numbers))
     if strange := [pattern for pattern in sweep.show if not fnmatch.filter(names, pattern)]:
         raise ValueError(f"no result is called {', '.join(strange)}; there are {', '.join(names)}")
-    shown = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in sweep.show)]
+    shown = list(dict.fromkeys(n for each in sweep.show for n in fnmatch.filter(names, each)))
     lines = io.StringIO(newline="")
     writer = csv.DictWriter(lines, [*sweep.grid, *names], lineterminator="\n")
     writer.writeheader()
