@@ -22,7 +22,7 @@ help:
 	@echo 'make workbook   install, fetch the models and run every notebook into build/'
 	@echo 'make lab        open the notebooks in JupyterLab'
 	@echo 'make test       lint, types, tests, and every notebook run twice: as committed and with other parameters'
-	@echo 'make notebooks  run the notebooks in place, before a commit (ONLY=01_frame_encoding for one)'
+	@echo 'make notebooks  run the notebooks in place and write CLAIMS.md, before a commit (ONLY=01_frame_encoding for one)'
 	@echo 'make atlas | videos | narration | weights   rebuild the data the repository ships'
 
 # One install for reading and for testing: the test tools are small beside torch, and conda's
@@ -64,6 +64,7 @@ notebooks: $(INSTALLED)
 	$(BIN)/ruff check --fix notebooks
 	$(BIN)/ruff format notebooks
 	$(QUIET) $(BIN)/python -m pgvl_core.workbook $(ONLY)
+	$(BIN)/pgvl claims
 
 atlas: $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[build]'

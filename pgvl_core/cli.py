@@ -68,6 +68,28 @@ def _parser() -> argparse.ArgumentParser:
     workbook = commands.add_parser("workbook", help="run the notebooks into build/")
     workbook.add_argument("notebooks", nargs="*", help="names without suffix; all of them if none")
     workbook.set_defaults(run=_workbook)
+
+    run = commands.add_parser("run", help="run one notebook with parameters of your own")
+    run.add_argument("notebook", help="its name without suffix")
+    run.add_argument(
+        "-p",
+        dest="parameters",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of its second cell",
+    )
+    run.add_argument("-o", "--output", metavar="DIR", help="where to, if not build/run")
+    run.set_defaults(run=_run)
+
+    sweep = commands.add_parser("sweep", help="run a notebook over a grid of its parameters")
+    sweep.add_argument("file", metavar="SWEEP.yaml")
+    sweep.add_argument("-o", "--output", metavar="DIR", help="where to, if not build/sweeps")
+    sweep.set_defaults(run=_sweep)
+
+    claims = commands.add_parser("claims", help="write CLAIMS.md from data/claims.yaml")
+    claims.set_defaults(run=_claims)
     return parser
 
 
@@ -90,6 +112,32 @@ def _workbook(options: argparse.Namespace) -> int:
     from pgvl_core.workbook import run_workbook
 
     return 1 if run_workbook(names=options.notebooks) else 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from pgvl_core.workbook import BUILD, notebooks, read_parameters, run_notebook, table
+
+    (path,) = notebooks([options.notebook])
+    parameters = read_parameters(path, dict(options.parameters))
+    # Not where `pgvl workbook` writes: these numbers are not the notebook's own.
+    output = Path(options.output or BUILD / "run")
+    results = run_notebook(path, output, parameters)
+    print(table([{"number": name, "value": n} for name, n in results["numbers"].items()]))
+    print(f"\nExecuted: {output / path.name}; numbers: {output / path.stem / 'results.json'}")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from pgvl_core.sweep import run_sweep
+
+    return 1 if run_sweep(options.file, options.output) else 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from pgvl_core.claims import write_claims
+
+    write_claims()
+    return 0
 
 
 def _ask(options: argparse.Namespace) -> int:

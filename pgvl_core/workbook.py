@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
 import hashlib
 import html
@@ -195,23 +196,70 @@ def run_notebook(
 
     Raises
     ------
-    ValueError : a parameter that the notebook does not declare, before anything runs
+    ValueError : a parameter that is not the notebook's (`check_parameters`), before anything runs
     papermill.PapermillExecutionError : a cell raised; the message is its traceback
     nbclient.exceptions.CellTimeoutError : the time was up
     """
-    import papermill
-
     path, output_dir = Path(path).resolve(), Path(output_dir).resolve()
     written = output_dir / path.stem
+    check_parameters(path, parameters or {})
     given = {**(parameters or {}), "OUTPUT_DIR": str(written)}
-    declared = papermill.inspect_notebook(str(path))
-    if unknown := sorted(given.keys() - declared.keys()):
-        raise ValueError(
-            f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(declared)}"
-        )
     written.mkdir(parents=True, exist_ok=True)
     _execute(path, output_dir / path.name, written, given, timeout)
     return read_results(written)
+
+
+def defaults(path: Path) -> dict[str, Any]:
+    """The parameters of a notebook and their default values."""
+    import papermill
+
+    declared = papermill.inspect_notebook(str(path))
+    return {name: ast.literal_eval(each["default"]) for name, each in declared.items()}
+
+
+def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
+    """Hold parameters against those that a notebook declares.
+
+    Raises
+    ------
+    ValueError : one that it does not declare, a value of another type than its default (a whole
+        number may stand for a float), or OUTPUT_DIR, which is set for every run
+    """
+    declared = defaults(path)
+    if "OUTPUT_DIR" in given:
+        raise ValueError(f"{path.name}: OUTPUT_DIR follows from where the run is to go (-o)")
+    if unknown := sorted({*given, "OUTPUT_DIR"} - declared.keys()):
+        raise ValueError(
+            f"{path.name} has no parameter {', '.join(unknown)}; it has {', '.join(declared)}"
+        )
+    for name, value in given.items():
+        kind = type(declared[name])
+        if type(value) not in ({float, int} if kind is float else {kind}):
+            raise ValueError(
+                f"{path.name}: {name} is {declared[name]!r} by default, and {value!r} is "
+                f"no {kind.__name__}"
+            )
+
+
+def read_parameters(path: Path, texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parameters from a command line: a text as it is, all else as one writes it in Python.
+
+    Raises
+    ------
+    ValueError : as `check_parameters`, or a value that cannot be read
+    """
+    declared, given = defaults(path), dict[str, Any](texts)
+    for name, text in texts.items():
+        if not isinstance(declared.get(name, ""), str):
+            try:
+                given[name] = ast.literal_eval(text)
+            except (ValueError, SyntaxError) as error:
+                example = f"{declared[name]!r}"
+                raise ValueError(
+                    f"{path.name}: {name} {text} is no value like {example}"
+                ) from error
+    check_parameters(path, given)
+    return given
 
 
 def read_results(output_dir: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
-from .records import PathLike, finder, load_json, naming
+from .records import PathLike, load_json, naming, video_finder
 from .samples import AnnotationError
 
 WORDS = ("what", "who", "how", "when", "where")  # the question types of MSVD-QA and MSRVTT-QA
@@ -33,7 +33,6 @@ ACTIVITYNET_TYPES = (
     "other",
 )
 BENCHMARKS = {"generic": ("Q",), "temporal": ("Q",), "consistency": ("Q1", "Q2")}
-CONTAINERS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def msvd_qa(path: PathLike, videos: PathLike, mapping: PathLike) -> list[QASampl
     AnnotationError
         When a file or a record is malformed.
     """
-    names, video = _mapping(Path(mapping)), _videos(videos)
+    names, video = _mapping(Path(mapping)), video_finder(videos)
 
     def sample(number: int, each: dict[str, Any]) -> QASample:
         return _short(each, each["id"], video(names[each["video_id"]], ".avi"))
@@ -99,7 +98,7 @@ def msrvtt_qa(path: PathLike, videos: PathLike) -> list[QASample]:
 
     As `msvd_qa`; the video of `video_id` 7010 is ``video7010``.
     """
-    video = _videos(videos)
+    video = video_finder(videos)
 
     def sample(number: int, each: dict[str, Any]) -> QASample:
         return _short(each, each["id"], video(f"video{each['video_id']}"))
@@ -113,7 +112,7 @@ def tgif_qa(path: PathLike, videos: PathLike) -> list[QASample]:
     Its columns are ``gif_name, question, answer, type, vid_id, key, description``; the sample's id
     is `vid_id`, which numbers the questions. Otherwise as `msvd_qa`.
     """
-    path, video = Path(path), _videos(videos)
+    path, video = Path(path), video_finder(videos)
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream, delimiter="\t", restkey="more"))
@@ -136,7 +135,7 @@ def activitynet_qa(questions: PathLike, answers: PathLike, videos: PathLike) -> 
     The official inference joins them by their places in the two files, whatever the ids say. The
     video of `video_name` X is ``v_X``. Otherwise as `msvd_qa`.
     """
-    video, truth = _videos(videos), {}
+    video, truth = video_finder(videos), {}
     for number, each in enumerate(_list(Path(answers), load_json(answers))):
         with naming(Path(answers), f"record {number}"):
             truth[each["question_id"]] = each["answer"], _named(ACTIVITYNET_TYPES, each["type"])
@@ -161,7 +160,7 @@ def video_chatgpt(path: PathLike, videos: PathLike, kind: str) -> list[QASample]
     """
     if kind not in BENCHMARKS:
         raise ValueError(f"the benchmark's files are {', '.join(BENCHMARKS)}; there is no {kind!r}")
-    video = _videos(videos)
+    video = video_finder(videos)
 
     def sample(number: int, each: dict[str, Any]) -> QASample:
         asked = tuple(each[key] for key in BENCHMARKS[kind])
@@ -172,7 +171,7 @@ def video_chatgpt(path: PathLike, videos: PathLike, kind: str) -> list[QASample]
 
 def video_instruct(path: PathLike, videos: PathLike) -> list[QASample]:
     """Samples of VideoInstruct-100K's form, ``q, a, video_id``, in which toyworld writes too."""
-    video = _videos(videos)
+    video = video_finder(videos)
 
     def sample(number: int, each: dict[str, Any]) -> QASample:
         where = video(each["video_id"])
@@ -307,14 +306,3 @@ def _mapping(path: Path) -> dict[int, str]:
                 name, vid = line.split()
                 names[int(vid.removeprefix("vid"))] = name
     return names
-
-
-def _videos(folder: PathLike) -> Callable[..., Path]:
-    """Where a video is: the official container first, then any other."""
-    find = finder(folder)
-
-    def video(name: str, official: str = CONTAINERS[0]) -> Path:
-        places = [find(name + suffix) for suffix in dict.fromkeys((official, *CONTAINERS))]
-        return next((path for path in places if path.is_file()), places[0])
-
-    return video

@@ -12,6 +12,7 @@ from typing import Any
 from .samples import AnnotationError
 
 PathLike = str | os.PathLike[str]
+CONTAINERS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 
 
 def load_json(path: PathLike) -> Any:
@@ -51,3 +52,14 @@ def finder(folder: PathLike) -> Callable[[str], Path]:
         return others[0]
 
     return find
+
+
+def video_finder(folder: PathLike) -> Callable[..., Path]:
+    """Where a video is: the official container first, then any other."""
+    find = finder(folder)
+
+    def video(name: str, official: str = CONTAINERS[0]) -> Path:
+        places = [find(name + suffix) for suffix in dict.fromkeys((official, *CONTAINERS))]
+        return next((path for path in places if path.is_file()), places[0])
+
+    return video
