@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgvl_core.evaluation.intervals import mean_interval, wilson
+from pgvl_core.evaluation.intervals import mcnemar, mean_interval, sign_flip, wilson
 
 
 def test_the_textbook_example():
@@ -56,3 +57,25 @@ def test_one_cluster_says_nothing_of_others():
 def test_values_without_clusters_are_refused(values, clusters):
     with pytest.raises(ValueError, match="no interval"):
         mean_interval(values, clusters)
+
+
+def test_mcnemar_of_a_case_worked_out_by_hand():
+    """1 gained and 5 lost: (1 + 6) / 64 in a tail, 14 / 64 in both; what is alike does not count."""
+    first = [False] + [True] * 5 + [True] * 20 + [False] * 7
+    second = [True] + [False] * 5 + [True] * 20 + [False] * 7
+    assert mcnemar(first, second) == pytest.approx(14 / 64)
+    assert mcnemar(second, first) == pytest.approx(14 / 64)
+    assert mcnemar([True, False], [True, False]) == 1
+    with pytest.raises(ValueError, match="zip"):
+        mcnemar([True], [True, False])
+
+
+def test_signs_at_random_agree_with_all_signs():
+    values = [0.4, 0.3, -0.1, 0.2, 0.5, 0.0, 0.25, -0.05]
+    every = [abs(np.dot(s, values)) for s in itertools.product((-1, 1), repeat=len(values))]
+    exact = np.mean(np.array(every) >= abs(sum(values)) - 1e-12)
+    assert sign_flip(values) == pytest.approx(exact, abs=0.01)
+    assert sign_flip([0.0, 0.0]) == 1
+    assert sign_flip([1.0] * 30) < 0.001
+    with pytest.raises(ValueError, match="no differences"):
+        sign_flip([])

@@ -1,7 +1,7 @@
-"""How far a measured share, or a measured mean, can be trusted."""
+"""How far a measured share, a mean, or a difference between two conditions can be trusted."""
 
 from collections.abc import Sequence
-from math import nan, sqrt
+from math import comb, nan, sqrt
 
 import numpy as np
 
@@ -61,3 +61,39 @@ def mean_interval(
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Exact two-sided p of McNemar's test (1947): two conditions, the same questions.
+
+    Only questions that are right in one and wrong in the other count; if the conditions were worth
+    the same, each of these would fall to either side like a fair coin.
+
+    Raises
+    ------
+    ValueError
+        When the conditions have not the same questions.
+    """
+    gained = sum(b and not a for a, b in zip(first, second, strict=True))
+    lost = sum(a and not b for a, b in zip(first, second, strict=True))
+    tail = sum(comb(gained + lost, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / 2 ** (gained + lost))
+
+
+def sign_flip(differences: Sequence[float], flips: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p that paired differences are of mean 0, by giving them signs at random.
+
+    Were there no difference, each might as well have had the other sign (Fisher, 1935). The given
+    signs count as one of the patterns, so that p is never 0.
+
+    Raises
+    ------
+    ValueError
+        When there are no differences.
+    """
+    if not len(differences):
+        raise ValueError("no differences have no p")
+    values = np.asarray(differences, dtype=float)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(flips, len(values)))
+    as_far = np.abs(signs @ values) >= abs(values.sum()) - 1e-12
+    return (1 + int(as_far.sum())) / (1 + flips)
