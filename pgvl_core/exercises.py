@@ -413,7 +413,9 @@ def check_kappa_of(answer: Callable[[list[bool], list[bool]], float]) -> None:
     )
     for first, second, right, why in cases:
         found = float(answer([c == "y" for c in first], [c == "y" for c in second]))
-        assert np.isclose(found, right), f"{first} and {second}: {right:.3f}, not {found:.3f}. {why}"
+        assert np.isclose(found, right), (
+            f"{first} and {second}: {right:.3f}, not {found:.3f}. {why}"
+        )
 
 
 def check_verdict_of(answer: Callable[[str], tuple[bool, float] | None]) -> None:
