@@ -378,6 +378,73 @@ def check_tube_iou(answer: Callable[[dict[int, Any], dict[int, Any]], float]) ->
         )
 
 
+# 08_video_qa_benchmark
+
+
+def check_same_answer(answer: Callable[[str, str], bool]) -> None:
+    """Case, punctuation and articles do not count, word by word; everything else does."""
+    cases = (
+        ("A dog.", "a dog", True, "Case and the full stop do not count."),
+        ("A dog.", "the dog", True, "Articles do not count."),
+        ("An ostrich.", "Ostrich!", True, "Articles do not count, nor punctuation."),
+        ("A cat.", "ct", False, "An article is a word, not a letter."),
+        ("A dog.", "not a dog", False, "Another word more, and another meaning."),
+        ("A dog.", "a dog and a cat", False, "That is more than the truth."),
+        ("A dog, then a cat.", "a cat, then a dog", False, "The order of words counts."),
+        ("No.", "none", False, "These are two words."),
+        ("It moves up.", "it moves  up", True, "A space more changes nothing."),
+    )
+    for truth, said, right, why in cases:
+        found = answer(truth, said)
+        assert bool(found) == right, (
+            f"'{truth}' and '{said}' are {'the same' if right else 'not the same'}. {why}"
+        )
+
+
+def check_kappa_of(answer: Callable[[list[bool], list[bool]], float]) -> None:
+    """Agreement beyond chance, where each judge's dice have its own share of yes."""
+    cases = (
+        ("yynn", "yynn", 1.0, "The same verdicts."),
+        ("yynn", "nnyy", -1.0, "Never the same: worse than dice."),
+        ("yynn", "ynyn", 0.0, "Half of them the same, as of dice."),
+        ("yyyn", "yynn", 0.5, "Three of four the same; by chance 3/4 x 1/2 + 1/4 x 1/2."),
+        ("nnnnnnnnny", "nnnnnnnnnn", 0.0, "Nine of ten the same, as by always saying no."),
+        ("yynnn", "ynynn", 1 / 6, "Three of five the same; by chance 4/25 + 9/25."),
+    )
+    for first, second, right, why in cases:
+        found = float(answer([c == "y" for c in first], [c == "y" for c in second]))
+        assert np.isclose(found, right), (
+            f"{first} and {second}: {right:.3f}, not {found:.3f}. {why}"
+        )
+
+
+def check_verdict_of(answer: Callable[[str], tuple[bool, float] | None]) -> None:
+    """A dictionary of the form that was asked for, decimals kept; else None."""
+    cases: tuple[tuple[str, tuple[bool, float] | None, str], ...] = (
+        ("{'pred': 'yes', 'score': 4.8}", (True, 4.8), "Keep the decimals."),
+        ("{'pred': 'no', 'score': 0}", (False, 0.0), "A whole number is a number too."),
+        (" {'score': 3, 'pred': 'no'}\n", (False, 3.0), "The order of keys does not matter."),
+        ("The answer is yes, 4.8.", None, "No dictionary."),
+        ("{''score': 4.8}", None, "Not Python: the form that the official code shows."),
+        ("{'pred': 'yes or no', 'score': 3}", None, "Neither yes nor no."),
+        ("{'pred': 'yesterday', 'score': 3}", None, "A yes in it is not a yes."),
+        ("{'pred': 'yes'}", None, "There is no score."),
+        ("{'pred': 'yes', 'score': 48}", None, "Scores end at 5."),
+        ("{'pred': 'yes', 'score': '4'}", None, "A text is no number."),
+        ("['yes', 4]", None, "A list is no dictionary."),
+    )
+    for reply, right, why in cases:
+        try:
+            found = answer(reply)
+        except NotImplementedError:
+            raise
+        except Exception as error:
+            raise AssertionError(
+                f"{reply}: {right} is expected, not {type(error).__name__}. {why}"
+            ) from error
+        assert found == right, f"{reply}: {right}, not {found}. {why}"
+
+
 # 09_audio_and_grounding
 
 
@@ -431,7 +498,9 @@ def check_count_switches(answer: Callable[[list[int]], int]) -> None:
         assert found == right, f"{numbers}: {right}, not {found}. {why}"
 
 
-def check_paired(answer: Callable[[list[float], list[float]], tuple[float, float]]) -> None:
+def check_paired_difference(
+    answer: Callable[[list[float], list[float]], tuple[float, float]],
+) -> None:
     """The mean of the pairs' differences, and its standard error by their spread."""
     mean, error = answer([0.1, 0.5, 0.9], [0.2, 0.6, 1.0])
     assert np.isclose(mean, 0.1), f"Each of the second is 0.1 more: 0.1, not {mean}."

@@ -60,7 +60,7 @@ def test_values_without_clusters_are_refused(values, clusters):
 
 
 def test_mcnemar_of_a_case_worked_out_by_hand():
-    """1 gained and 5 lost: (1 + 6) / 64 in a tail, 14 / 64 in both; what is alike does not count."""
+    """1 gained, 5 lost: (1 + 6) / 64 in a tail, 14 / 64 in both; what is alike does not count."""
     first = [False] + [True] * 5 + [True] * 20 + [False] * 7
     second = [True] + [False] * 5 + [True] * 20 + [False] * 7
     assert mcnemar(first, second) == pytest.approx(14 / 64)

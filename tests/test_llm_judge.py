@@ -1,13 +1,9 @@
 """A language model as the judge: its protocol, a real server, and servers that fail."""
 
 import json
-import shutil
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgvl_core import assets
-from pgvl_core.evaluation import qa_sets
+from pgvl_core.evaluation import local_server, qa_sets
 from pgvl_core.evaluation.llm_judge import AXES, LLMJudge, parse
 from pgvl_core.evaluation.qa_runner import PATIENCE, judge
 from pgvl_core.evaluation.qa_sets import Prediction, QASample
@@ -383,38 +379,6 @@ def test_predictions_of_the_official_inference_are_judged(
 
 
 # ------------------------------------------------------------------------------------ a real server
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@contextmanager
-def transformers_serve(model, log):
-    """`transformers serve` with a model, from when it answers until the block's end."""
-    port, command = free_port(), shutil.which("transformers", path=str(Path(sys.executable).parent))
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [command, "serve", model, "--device", "cpu", "--dtype", "float32", "--port", str(port)],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://localhost:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, log.read_text()
-                time.sleep(1)
-        else:
-            pytest.fail(log.read_text())
-        yield f"http://localhost:{port}/v1", process
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.xdist_group("llm_server")
 def test_pocket_language_model_as_a_judge_on_a_real_server(tmp_path):
     """So small a model judges poorly; what is held is that each of its replies is accounted for."""
@@ -423,7 +387,7 @@ def test_pocket_language_model_as_a_judge_on_a_real_server(tmp_path):
     samples = [sample(i) for i in range(4)]
     said = [Prediction(s.id, [text]) for s, text in zip(samples, ("mower", "a cat"), strict=False)]
     out = tmp_path / "out.jsonl"
-    with transformers_serve(model, tmp_path / "log.txt") as (url, process):
+    with local_server.serving(model, tmp_path / "log.txt") as (url, process):
         real = LLMJudge(url, model, pause=0.01)
         first = judge(samples[:2], said, real, out, real.setup)
         row = first.summary()[0]

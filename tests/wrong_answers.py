@@ -353,22 +353,123 @@ def tube_iou(truth, found):
     return len(truth.keys() & found.keys()) / len(truth.keys() | found.keys())
 """,
     ],
+    "same_answer": [
+        # punctuation and articles count
+        "def same_answer(truth, said): return truth.lower() == said.lower()",
+        # articles taken out letter by letter
+        """
+def same_answer(truth, said):
+    def words(text):
+        return re.findall(r"\\w+", text.lower().replace("a", "").replace("the", ""))
+    return words(truth) == words(said)
+""",
+        # the truth anywhere in the answer
+        """
+def same_answer(truth, said):
+    def words(text):
+        found = re.findall(r"\\w+", text.lower())
+        return " ".join(w for w in found if w not in ("a", "an", "the"))
+    return words(truth) in words(said)
+""",
+        # words without their order
+        """
+def same_answer(truth, said):
+    def words(text):
+        return set(re.findall(r"\\w+", text.lower())) - {"a", "an", "the"}
+    return words(truth) == words(said)
+""",
+    ],
+    "kappa_of": [
+        # agreement alone
+        """
+def kappa_of(first, second):
+    return sum(a == b for a, b in zip(first, second)) / len(first)
+""",
+        # chance taken for one half
+        """
+def kappa_of(first, second):
+    return 2 * sum(a == b for a, b in zip(first, second)) / len(first) - 1
+""",
+        # by chance both say yes; that both may say no is forgotten
+        """
+def kappa_of(first, second):
+    n = len(first)
+    same = sum(a == b for a, b in zip(first, second)) / n
+    chance = sum(first) / n * sum(second) / n
+    return (same - chance) / (1 - chance)
+""",
+        # Scott's pi: one pair of dice for both
+        """
+def kappa_of(first, second):
+    n = len(first)
+    same = sum(a == b for a, b in zip(first, second)) / n
+    yes = (sum(first) + sum(second)) / (2 * n)
+    chance = yes**2 + (1 - yes) ** 2
+    return (same - chance) / (1 - chance)
+""",
+    ],
+    "verdict_of": [
+        # any yes will do
+        """
+def verdict_of(reply):
+    try:
+        found = ast.literal_eval(reply.strip())
+        return "yes" in found["pred"], float(found["score"])
+    except (ValueError, SyntaxError, KeyError, TypeError):
+        return None
+""",
+        # the score loses its decimals
+        """
+def verdict_of(reply):
+    try:
+        found = ast.literal_eval(reply.strip())
+    except (ValueError, SyntaxError):
+        return None
+    if not isinstance(found, dict) or set(found) != {"pred", "score"}:
+        return None
+    if found["pred"] not in ("yes", "no") or type(found["score"]) not in (int, float):
+        return None
+    return (found["pred"] == "yes", int(found["score"])) if 0 <= found["score"] <= 5 else None
+""",
+        # no bounds
+        """
+def verdict_of(reply):
+    try:
+        found = ast.literal_eval(reply.strip())
+    except (ValueError, SyntaxError):
+        return None
+    if not isinstance(found, dict) or set(found) != {"pred", "score"}:
+        return None
+    if found["pred"] not in ("yes", "no") or type(found["score"]) not in (int, float):
+        return None
+    return found["pred"] == "yes", float(found["score"])
+""",
+        # crashes on what is no Python
+        """
+def verdict_of(reply):
+    found = ast.literal_eval(reply.strip())
+    return found["pred"] == "yes", float(found["score"])
+""",
+    ],
     "two_sided": [
         # one tail
         """
 def two_sided(gained, lost):
+    import math
     n, least = gained + lost, min(gained, lost)
     return sum(math.comb(n, k) for k in range(least + 1)) / 2**n
 """,
         # the one split alone, not those more uneven
         """
 def two_sided(gained, lost):
+    import math
     n = gained + lost
     return min(1.0, 2 * math.comb(n, gained) / 2**n)
 """,
         # the tail of those gained, whichever side is longer
         """
 def two_sided(gained, lost):
+    import math
     n = gained + lost
     return min(1.0, 2 * sum(math.comb(n, k) for k in range(gained + 1)) / 2**n)
 """,
@@ -377,6 +478,7 @@ def two_sided(gained, lost):
         # one-sided
         """
 def flips(differences):
+    import itertools
     signs = itertools.product((-1, 1), repeat=len(differences))
     means = [np.mean(np.multiply(each, differences)) for each in signs]
     return float(np.mean(np.array(means) >= np.mean(differences) - 1e-12))
@@ -384,6 +486,7 @@ def flips(differences):
         # farther only, so that the true pattern is not one of them
         """
 def flips(differences):
+    import itertools
     signs = itertools.product((-1, 1), repeat=len(differences))
     means = [abs(np.mean(np.multiply(each, differences))) for each in signs]
     return float(np.mean(np.array(means) > abs(np.mean(differences)) + 1e-12))
@@ -406,7 +509,7 @@ def count_switches(numbers):
     return sum(a != b and a >= 0 and b >= 0 for a, b in zip(numbers, numbers[1:]))
 """,
     ],
-    "paired": [
+    "paired_difference": [
         # the wrong way round
         """
 def paired_difference(first, second):
