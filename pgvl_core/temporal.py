@@ -21,7 +21,9 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 from .pooling import pool
 
 SLOTS = 8  # stretches of time that tokens are kept apart in
-KEY = "temporal."
+COARSE = 4  # side of the grid that each frame keeps, where frames are kept
+HEADS = 4
+KEY = "temporal."  # of a temporal model's weights in a file
 
 
 def time_embedding(frames: int, width: int) -> torch.Tensor:
@@ -122,9 +124,9 @@ class Attention(TemporalModel):
     divided attention (Bertasius et al., 2021). As many tokens as with pooling alone.
     """
 
-    def __init__(self, dim: int, width: int, out: int = 0, heads: int = 4) -> None:
+    def __init__(self, dim: int, width: int, out: int = 0) -> None:
         super().__init__(dim, width, out)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention = nn.MultiheadAttention(width, HEADS, batch_first=True)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
@@ -139,16 +141,14 @@ class Attention(TemporalModel):
 
 
 class Conv3d(TemporalModel):
-    """Convolutions over time, rows and columns: a thing's place then is compared with its place now.
+    """Convolutions over time, rows and columns: where a thing is meets where it was.
 
-    Three layers of 3 x 3 x 3, the second and third at half the resolution in space; then `SLOTS`
-    stretches of time of ``places * places`` tokens (1: the whole frame; C3D, Tran et al., 2015, is the first of the
-    kind).
+    Three layers of 3 x 3 x 3, of which the second and third halve rows and columns; then the mean
+    over places and over each of `SLOTS` stretches of time. (C3D, Tran et al., 2015.)
     """
 
-    def __init__(self, dim: int, width: int, out: int = 0, places: int = 1) -> None:
+    def __init__(self, dim: int, width: int, out: int = 0) -> None:
         super().__init__(dim, width, out)
-        self.places = places
         self.layers = nn.Sequential(
             nn.Conv3d(width, width, 3, padding=1),
             nn.GELU(),
@@ -161,27 +161,25 @@ class Conv3d(TemporalModel):
     def tokens(self, reduced: torch.Tensor) -> torch.Tensor:
         side = square(reduced.shape[2])
         x = self.changes(reduced).unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
-        x = adaptive_avg_pool3d(self.layers(x), (SLOTS, self.places, self.places))
-        return x.flatten(2).transpose(1, 2)
+        return adaptive_avg_pool3d(self.layers(x), (SLOTS, 1, 1)).flatten(2).transpose(1, 2)
 
 
 class FrameTokens(TemporalModel):
     """Nothing is averaged over time: each frame's grid, coarse, with its time and its places.
 
-    ``T * coarse * coarse`` tokens. The one variant that compares nothing itself: that is left to
+    ``T * COARSE ** 2`` tokens. The one variant that compares nothing itself: that is left to
     whoever reads the tokens.
     """
 
-    def __init__(self, dim: int, width: int, out: int = 0, coarse: int = 4) -> None:
+    def __init__(self, dim: int, width: int, out: int = 0) -> None:
         super().__init__(dim, width, out)
-        self.coarse = coarse
-        self.place = nn.Parameter(torch.randn(coarse * coarse, width) * 0.5)
+        self.place = nn.Parameter(torch.randn(COARSE**2, width) * 0.5)
 
     def tokens(self, reduced: torch.Tensor) -> torch.Tensor:
         batch, frames, places, width = reduced.shape
         side = square(places)
         maps = self.changes(reduced).flatten(0, 1).transpose(1, 2).unflatten(2, (side, side))
-        x = adaptive_avg_pool2d(maps, self.coarse).flatten(2).transpose(1, 2)
+        x = adaptive_avg_pool2d(maps, COARSE).flatten(2).transpose(1, 2)
         x = x.unflatten(0, (batch, frames)) + self.place
         return (x + time_embedding(frames, width).to(x)[:, None]).flatten(1, 2)
 
@@ -233,8 +231,8 @@ def read(path: str | Path, dim: int) -> TemporalFile:
         model.load_state_dict(own)
     except RuntimeError as error:
         raise ValueError(
-            f"{path}: this {variant} model reads features of {read_dim}, the encoder gives {dim}, or "
-            f"it is of another build: {error}"
+            f"{path}: this {variant} model reads features of {read_dim} numbers, and the encoder "
+            f"gives {dim}: {error}"
         ) from error
     return TemporalFile(model, {k: v for k, v in weights.items() if not k.startswith(KEY)})
 
