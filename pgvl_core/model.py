@@ -402,7 +402,7 @@ def load(
         file = temporals.read(temporal, encoder.dim)
         motion = file.model
         if lora is not None:
-            llm = lora.merge_and_unload()  # type: ignore[operator]
+            llm = lora.unload()  # type: ignore[operator]  # merged it is already
         lora = read_lora(llm, file.rest, str(temporal))
     return PGVideoLLaVA(
         encoder,

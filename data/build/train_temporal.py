@@ -49,7 +49,8 @@ SEED = 0
 TRAIN = (*range(1711), *range(1712, 1772, 2))  # as far as two processes came in half an hour
 HELD = 600
 FRAMES, TEMPORAL, SIDE, KEPT, WIDTH = 16, 8, 7, 128, 48
-ALIGNMENT, STEPS, BATCH, RANK = 500, 220, 8, 8
+ALIGNMENT, STEPS, BATCH, RANK = 500, 100, 8, 8
+SCHEDULE = 220  # steps that the rates would fall over; the run was ended at STEPS of them
 FOLDER = assets.DATA.parent / "build" / "temporal"
 WEIGHTS = assets.DATA / "weights" / "conv3d.safetensors"
 HELD_FROM = 9000  # seeds of the held-out clips, of split "compositions"
@@ -273,7 +274,7 @@ def teach(writer: Writer, model: PGVideoLLaVA, clips: Sequence[Known]) -> list[d
     groups = [{"params": list(writer.parameters()), "lr": 3e-4}, {"params": lora, "lr": 1.5e-3}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [3e-4, 1.5e-3], total_steps=STEPS, pct_start=0.1
+        optimizer, [3e-4, 1.5e-3], total_steps=SCHEDULE, pct_start=0.1
     )
     history = []
     for _ in tqdm(range(STEPS), desc="teach", mininterval=30):
@@ -343,7 +344,7 @@ def main() -> None:
     torch.manual_seed(SEED)
     writer = Writer(clips, model.encoder.dim)
     curve = align(writer, model, clips)
-    model.llm = model.lora.merge_and_unload().requires_grad_(False)
+    model.llm = model.lora.unload().requires_grad_(False)
     model.lora = add_lora(model.llm, RANK)
     model.video_tokens += temporal.SLOTS
     curve += teach(writer, model, clips)
