@@ -198,8 +198,8 @@ def kept(split: str, seeds: Sequence[int]) -> list[Known]:
     for seed in sorted(seeds, key=str):
         with safe_open(FOLDER / split / f"{seed}.safetensors", "pt") as file:
             truth = json.loads(file.metadata()["truth"])
-            tensors = [file.get_tensor(name).float() for name in ("reduced", "pooled")]
-            clips.append(Known(*tensors, truth))
+            reduced, pooled = (file.get_tensor(name).float() for name in ("reduced", "pooled"))
+            clips.append(Known(reduced, pooled, truth))
     return clips
 
 
