@@ -80,4 +80,5 @@ weights: $(INSTALLED)
 	$(BIN)/python data/build/fit_liteclip.py
 	$(BIN)/python data/build/train_tags.py
 	$(BIN)/python data/build/train_pocket.py
+	$(BIN)/python data/build/train_temporal.py
 	$(BIN)/python data/build/train_grounding.py

@@ -478,6 +478,39 @@ def check_flips(answer: Callable[[list[float]], float]) -> None:
         assert np.isclose(found, right), f"{differences}: {right:.4f}, not {found:.4f}. {why}"
 
 
+# 10_temporal_models
+
+
+def check_changes(answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """What is left is what comes and goes, place by place; a still picture leaves nothing."""
+    features = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    found = torch.as_tensor(answer(features.clone()))
+    assert found.shape == features.shape, (
+        f"The features are {list(features.shape)} and stay so; yours are {list(found.shape)}."
+    )
+    still = torch.as_tensor(answer(features[:1].expand(4, -1, -1).clone()))
+    assert still.abs().max() < 1e-5, "A picture that stands still has no changes: all zeros."
+    for place in range(6):
+        own = features[:, place]
+        assert torch.allclose(found[:, place], own - own.mean(0), atol=1e-5), (
+            f"Place {place}: its own mean over the frames is to be taken off, and no other's."
+        )
+
+
+def check_way(answer: Callable[[torch.Tensor], str]) -> None:
+    """Where the middle of what is seen goes, from the first frame to the last, tells the way."""
+    for step, right in (((0, 1), "right"), ((0, -1), "left"), ((1, 0), "down"), ((-1, 0), "up")):
+        maps = torch.zeros(3, 7, 5)
+        for t in range(3):
+            maps[t, 3 + step[0] * (t - 1), 2 + step[1] * (t - 1)] = 2.0
+            maps[t] += 0.01
+        found = answer(maps.clone())
+        assert found == right, (
+            f"Maps [frame, row, column], 3 of 7 rows and 5 columns; the bright cell goes {right}, "
+            f"and the answer was {found!r}. Rows count downwards."
+        )
+
+
 # 11_grounding_generalisation
 
 

@@ -27,8 +27,10 @@ from transformers.generation import LogitsProcessorList, TemperatureLogitsWarper
 
 from . import assets, prompts
 from . import projector as projectors
+from . import temporal as temporals
 from .encoder import FrameEncoder
 from .pooling import pool
+from .temporal import TemporalModel
 from .video import Frames, Video, sample_indices
 
 LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
@@ -99,6 +101,9 @@ class PGVideoLLaVA(nn.Module):
     marks : Tensor ``[2, K]``
         Embeddings of <vid_start> and <vid_end>; None when the model has not learned any.
     lora : the peft model around `llm`, if it has an adapter: training goes on with it
+    temporal : TemporalModel
+        Its tokens stand behind the pooled ones, and the video is read in as many frames as it was
+        trained with, while the temporal tokens stay `frames`; None for the paper's pooling alone.
     video_first : bool
         Whether the video stands before the first question, as in half of VideoInstruct-100K's
         training prompts, instead of after it, as in the official inference.
@@ -116,10 +121,17 @@ class PGVideoLLaVA(nn.Module):
         marks: torch.Tensor | None = None,
         lora: Any = None,
         video_first: bool = False,
+        temporal: TemporalModel | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.tokenizer, self.template = encoder, tokenizer, template
-        self.frames, self.side = frames, side
+        self.frames, self.side, self.temporal_tokens = frames, side, frames
+        self.temporal = temporal
+        self.video_tokens = frames + side**2  # 676 in the paper
+        if temporal is not None:
+            temporal.eval().requires_grad_(False)
+            self.frames = temporal.frames
+            self.video_tokens += len(temporal(torch.zeros(1, side**2, encoder.dim)))
         self.lora, self.video_first = lora, video_first
         self.llm, self.projector = llm.eval().requires_grad_(False), projector
         self.projector.to(llm.device, llm.dtype).eval().requires_grad_(False)
@@ -132,11 +144,6 @@ class PGVideoLLaVA(nn.Module):
         """Tokens that the language model can read and write in all."""
         return self.llm.config.max_position_embeddings
 
-    @property
-    def video_tokens(self) -> int:
-        """``T' + side * side``: 676 in the paper."""
-        return self.frames + self.side**2
-
     def encode(self, source: Video | Frames | np.ndarray) -> torch.Tensor:
         """Video tokens of a video, before the projector.
 
@@ -147,7 +154,7 @@ class PGVideoLLaVA(nn.Module):
 
         Returns
         -------
-        Tensor ``[frames + side * side, D]``, float32, on the CPU
+        Tensor ``[video_tokens, D]``, float32, on the CPU
         """
         if isinstance(source, Video):
             source = source.sample(self.frames, SHORT_SIDE)
@@ -165,7 +172,11 @@ class PGVideoLLaVA(nn.Module):
         if grid != (self.side, self.side):
             maps = features.unflatten(1, grid).permute(0, 3, 1, 2)
             features = adaptive_avg_pool2d(maps, self.side).flatten(2).transpose(1, 2)
-        return pool(features, self.frames)
+        pooled = pool(features, self.temporal_tokens)
+        if self.temporal is None:
+            return pooled
+        with torch.no_grad():
+            return torch.cat([pooled, self.temporal(features)])
 
     # -------------------------------------------------------------------------------- the prompt
     def render(
@@ -319,11 +330,32 @@ class PGVideoLLaVA(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------- loading
-def add_lora(llm: PreTrainedModel) -> PeftModel:
+def add_lora(llm: PreTrainedModel, rank: int = LORA["r"]) -> PeftModel:
     """Put a fresh LoRA, which changes nothing yet, into a language model."""
+    config = LoraConfig(**LORA | {"r": rank, "lora_alpha": 2 * rank})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers'
-        return get_peft_model(llm, LoraConfig(**LORA))  # type: ignore[return-value]
+        return get_peft_model(llm, config)  # type: ignore[return-value]
+
+
+def read_lora(llm: PreTrainedModel, weights: dict[str, torch.Tensor], source: str) -> PeftModel:
+    """Put a LoRA that is there into a language model, and merge it.
+
+    Raises
+    ------
+    ValueError
+        When it does not fit; names `source`.
+    """
+    ranks = {len(value) for name, value in weights.items() if "lora_A" in name}
+    if len(ranks) != 1:
+        raise ValueError(f"{source}: no LoRA of one rank among its {len(weights)} tensors")
+    lora = add_lora(llm, ranks.pop())
+    try:
+        set_peft_model_state_dict(lora, weights)
+    except RuntimeError as error:
+        raise ValueError(f"{source}: its LoRA does not fit the language model: {error}") from error
+    lora.merge_adapter()  # kept apart, it slows every token; training takes it out again
+    return lora
 
 
 def load(
@@ -332,6 +364,7 @@ def load(
     projector: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    temporal: str | Path | None = None,
 ) -> PGVideoLLaVA:
     """The model of a checkpoint.
 
@@ -344,6 +377,9 @@ def load(
         For a plain language model.
     projector : str or Path
         A projector file (`projector.read`): pocket's, with its LoRA, or an official one.
+    temporal : str or Path
+        A file of a temporal model and its LoRA (`temporal.read`), for a plain language model: its
+        tokens go through the same projector, its LoRA comes on top of the projector's.
 
     Raises
     ------
@@ -360,14 +396,14 @@ def load(
     llm: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype)
     llm.to(device)
     found = projectors.read(projector, encoder.dim, llm.config.hidden_size)
-    lora = None
-    if found.rest:
-        lora = add_lora(llm)
-        try:
-            set_peft_model_state_dict(lora, found.rest)
-        except RuntimeError as error:
-            raise ValueError(f"{projector}: its LoRA does not fit {name}: {error}") from error
-        lora.merge_adapter()  # kept apart, it slows every token; training takes it out again
+    lora = read_lora(llm, found.rest, str(projector)) if found.rest else None
+    motion = None
+    if temporal is not None:
+        file = temporals.read(temporal, encoder.dim)
+        motion = file.model
+        if lora is not None:
+            llm = lora.unload()  # type: ignore[operator]  # merged it is already
+        lora = read_lora(llm, file.rest, str(temporal))
     return PGVideoLLaVA(
         encoder,
         found.projector,
@@ -379,6 +415,7 @@ def load(
         marks=found.marks,
         lora=lora,
         video_first=True,
+        temporal=motion,
     )
 
 

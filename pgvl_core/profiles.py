@@ -37,6 +37,7 @@ class Profile:
     ram: float  # GB of memory
     gpu: float = 0  # GB of accelerator memory; 0 when the processor does
     projector: str = ""  # file of data/weights, for a language model that has none of its own
+    temporal: str = ""  # file of data/weights: how else than by averaging frames can be read
 
     @property
     def parts(self) -> dict[str, str]:
@@ -65,6 +66,7 @@ PROFILES = {
             tracker="propagation",
             ram=4,
             projector="pocket.safetensors",
+            temporal="conv3d.safetensors",
         ),
         Profile(
             "laptop",
@@ -108,13 +110,21 @@ def profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def load(name: str, projector: str | Path | None = None) -> PGVideoLLaVA:
+def load(name: str, projector: str | Path | None = None, pooling: str = "average") -> PGVideoLLaVA:
     """The model of a profile, on the accelerator if there is one and the profile asks for it.
 
     Parameters
     ----------
     projector : str or Path
         A projector file to use instead of the profile's own, such as PG-Video-LLaVA's official one.
+    pooling : str
+        "average" is the paper's. Profile pocket has "conv3d" besides, which adds the tokens of a
+        temporal model (`temporal.Conv3d`) and tells how things move.
+
+    Raises
+    ------
+    ValueError
+        When there is no such profile, or it has no such pooling.
     """
     import torch  # the table above is read by commands that should not wait for it
 
@@ -122,12 +132,16 @@ def load(name: str, projector: str | Path | None = None) -> PGVideoLLaVA:
     from pgvl_core.encoder import load_encoder
 
     row = profile(name)
+    poolings = ["average", *filter(None, [Path(row.temporal).stem])]
+    if pooling not in poolings:
+        raise ValueError(f"profile {name} has no pooling {pooling!r}; it has {poolings}")
+    temporal = None if pooling == "average" else assets.DATA / "weights" / row.temporal
     if projector is None and row.projector:
         projector = assets.DATA / "weights" / row.projector
     device = _device(row)
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     encoder = load_encoder(row.encoder, device) if row.projector else None
-    return model.load(row.llm, encoder, projector, device, dtype)
+    return model.load(row.llm, encoder, projector, device, dtype, temporal)
 
 
 def listener(name: str) -> Listener:

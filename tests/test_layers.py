@@ -17,7 +17,7 @@ FLOORS = {
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 # A module split off for its length is a piece of the part it serves: toyworld_text is toyworld.
-PIECES = {"wheels": "assets"}
+PIECES = {"wheels": "assets", "temporal": "pooling"}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -23,8 +23,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from pgvl_core import pooling, projector
+from pgvl_core import pooling, projector, temporal
 from pgvl_core.model import load
+from pgvl_core.temporal import Conv3d
 
 SIZE, PATCH, VISION = 32, 8, 24  # 4 x 4 patches of 24 numbers
 TURNS = [("Who is it?", "A cook."), ("What does he do?", None)]
@@ -453,3 +454,79 @@ def test_a_cache_of_the_beginning_changes_nothing(tiny, asked):
     list(tiny.stream(ids[:-5], tokens, cache, max_new_tokens=1))
     assert cache.get_seq_length() == len(ids) - 5
     assert list(tiny.stream(ids, tokens, cache, max_new_tokens=8)) == whole
+
+
+# ---------------------------------------------------------------- tokens of a model of time
+@pytest.fixture
+def with_time(plain, tmp_path):
+    """What a language model is loaded from: projector and temporal model, each with its LoRA."""
+    torch.manual_seed(3)
+    motion = Conv3d(ColourEncoder.dim, 8, ColourEncoder.dim)
+    own = projector.build("mlp2x_gelu", ColourEncoder.dim, WIDTH)
+    files = {
+        "pocket": (projector.tensors(own, torch.randn(2, WIDTH)), 16, {}),
+        "conv3d": (temporal.tensors(motion), 4, {"variant": "conv3d"}),
+    }
+    added = 0
+    for name, (weights, rank, about) in files.items():
+        for layer in range(2):
+            for part in MATRICES:
+                matrix = f"model.layers.{layer}.{part}_proj"
+                out, into = plain[1][f"{matrix}.weight"].shape
+                a, b = torch.randn(rank, into), torch.randn(out, rank)
+                weights[f"base_model.model.{matrix}.lora_A.weight"] = a
+                weights[f"base_model.model.{matrix}.lora_B.weight"] = b
+                if matrix == "model.layers.1.mlp.up_proj":
+                    added = added + 2 * b @ a
+        save_file(weights, tmp_path / f"{name}.safetensors", about)
+    loaded = load(
+        plain[0],
+        ColourEncoder(),
+        tmp_path / "pocket.safetensors",
+        temporal=tmp_path / "conv3d.safetensors",
+    )
+    return loaded, motion.eval(), added
+
+
+def test_a_temporal_models_tokens_stand_behind_the_pooled_ones(with_time):
+    ours, motion, _ = with_time
+    images = np.random.default_rng(0).integers(0, 100, (16, 56, 56, 3), np.uint8)
+    for t in range(16):  # something bright goes to the right
+        images[t, 20:36, 2 * t : 2 * t + 16] = 255
+    seen = ours.encoder.encode(images)
+    tokens = ours.encode(images)
+    assert len(tokens) == ours.video_tokens == 8 + 49 + temporal.SLOTS
+    torch.testing.assert_close(tokens[:57], pooling.pool(seen, 8))
+    with torch.no_grad():
+        torch.testing.assert_close(tokens[57:], motion(seen))
+    backwards = ours.encode(images[::-1].copy())
+    torch.testing.assert_close(backwards[8:57], tokens[8:57])
+    assert (backwards[57:] - tokens[57:].flip(0)).abs().max() > 1e-3
+
+
+def test_a_short_video_has_as_many_tokens(with_time):
+    images = np.zeros((3, 56, 56, 3), np.uint8)
+    assert len(with_time[0].encode(images)) == with_time[0].video_tokens
+
+
+def test_its_lora_comes_on_top_of_the_projectors(with_time, plain):
+    ours, _, added = with_time
+    matrix = plain[1]["model.layers.1.mlp.up_proj.weight"] + added
+    x = torch.randn(3, matrix.shape[1])
+    got = ours.llm.get_submodule("model.layers.1.mlp.up_proj")(x)
+    torch.testing.assert_close(got, x @ matrix.T, atol=1e-3, rtol=1e-4)
+    assert not any(value.requires_grad for value in ours.parameters())
+
+
+def test_a_temporal_file_without_a_lora_is_refused(plain, tmp_path):
+    own = projector.build("mlp2x_gelu", ColourEncoder.dim, WIDTH)
+    save_file(projector.tensors(own, torch.randn(2, WIDTH)), tmp_path / "pocket.safetensors")
+    motion = Conv3d(ColourEncoder.dim, 8, ColourEncoder.dim)
+    save_file(temporal.tensors(motion), tmp_path / "bare.safetensors", {"variant": "conv3d"})
+    with pytest.raises(ValueError, match=r"bare\.safetensors: no LoRA of one rank"):
+        load(
+            plain[0],
+            ColourEncoder(),
+            tmp_path / "pocket.safetensors",
+            temporal=tmp_path / "bare.safetensors",
+        )

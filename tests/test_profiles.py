@@ -2,10 +2,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from pgvl_core import assets, audio
+from pgvl_core import assets, audio, temporal
+from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.lite.audio_tags import LiteTagger
-from pgvl_core.profiles import PROFILES, listener, profile
+from pgvl_core.profiles import PROFILES, listener, load, profile
 
 # Small models of the repository, and a package that brings its own.
 SHIPPED = {"liteclip", "litedetector", "litesam", "litetagger", "propagation", "whisper-at"}
@@ -57,3 +59,23 @@ def test_paper_tags_with_whisper_at_where_it_is_installed(installed, monkeypatch
     assert speech == "whisper-large-v2"
     assert named == (["large-v1"] if installed else [])
     assert (tagger == "whisper-at") == installed
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling", "there"),
+    [("pocket", "max", r"\['average', 'conv3d'\]"), ("laptop", "conv3d", r"\['average'\]")],
+)
+def test_an_unknown_pooling_is_answered_with_those_there_are(name, pooling, there):
+    with pytest.raises(ValueError, match=f"{name} has no pooling '{pooling}'; it has {there}"):
+        load(name, pooling=pooling)
+
+
+def test_what_is_shipped_reads_pockets_features():
+    """And its tokens differ for the same frames backwards."""
+    file = assets.DATA / "weights" / PROFILES["pocket"].temporal
+    found = temporal.read(file, LiteCLIPEncoder.dim).model.eval()
+    features = torch.rand(16, 49, LiteCLIPEncoder.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        forwards, backwards = found(features), found(features.flip(0))
+    assert forwards.shape == (temporal.SLOTS, LiteCLIPEncoder.dim)
+    assert (forwards - backwards.flip(0)).abs().max() > 1e-3

@@ -492,6 +492,49 @@ def flips(differences):
     return float(np.mean(np.array(means) > abs(np.mean(differences)) + 1e-12))
 """,
     ],
+    "changes": [
+        # the mean over places: what the whole frame has in common
+        "def changes(features): return features - features.mean(1, keepdim=True)",
+        # one mean of everything
+        "def changes(features): return features - features.mean((0, 1))",
+        # from one frame to the next: one frame fewer
+        "def changes(features): return features[1:] - features[:-1]",
+        # less the first frame
+        "def changes(features): return features - features[:1]",
+    ],
+    "way": [
+        # rows taken for columns
+        """
+def way(maps):
+    rows, columns = torch.meshgrid(*map(torch.arange, maps.shape[1:]), indexing="ij")
+    total = maps.sum((1, 2))
+    x, y = (maps * rows).sum((1, 2)) / total, (maps * columns).sum((1, 2)) / total
+    across, down = float(x[-1] - x[0]), float(y[-1] - y[0])
+    if abs(across) > abs(down):
+        return "right" if across > 0 else "left"
+    return "down" if down > 0 else "up"
+""",
+        # rows counted upwards
+        """
+def way(maps):
+    rows, columns = torch.meshgrid(*map(torch.arange, maps.shape[1:]), indexing="ij")
+    total = maps.sum((1, 2))
+    x, y = (maps * columns).sum((1, 2)) / total, (maps * rows).sum((1, 2)) / total
+    across, down = float(x[-1] - x[0]), float(y[-1] - y[0])
+    if abs(across) > abs(down):
+        return "right" if across > 0 else "left"
+    return "up" if down > 0 else "down"
+""",
+        # from the mean over time, as pooling has it
+        """
+def way(maps):
+    row, column = divmod(int(maps.mean(0).argmax()), maps.shape[2])
+    across, down = column - maps.shape[2] // 2, row - maps.shape[1] // 2
+    if abs(across) > abs(down):
+        return "right" if across > 0 else "left"
+    return "down" if down > 0 else "up"
+""",
+    ],
     "count_switches": [
         # a gap counted as another number
         """
