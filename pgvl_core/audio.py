@@ -12,7 +12,6 @@ import hashlib
 import html
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -88,15 +87,13 @@ class Transcript:
         """The text for a model's prompt; "" when nothing was said, and then it has no such line.
 
         With `tags`, each segment begins with what it sounds like besides speech: "[music] Hello."
-        Whisper writes the same amount as "$80" one time and as "80 dollars" the next; here it is
-        always the former, so that a model has one form to know.
         """
         said = []
         for each in self.kept:
             heard = [name for name, logit in each.tags.items() if logit > 0 and name not in SPEECH]
             lead = f"[{', '.join(heard).lower()}] " if tags and heard else ""
             said.append(lead + each.text.strip())
-        return re.sub(r"\b(\d+) dollars\b", r"$\1", " ".join(said))
+        return " ".join(said)
 
     def __str__(self) -> str:
         return self.prompt() or "(nobody speaks)"
