@@ -232,7 +232,7 @@ def _against(claim: Claim, stamped: Stamp) -> Iterator[str]:
             yield f"{name} is {value:.4g}, no longer {each.value:.4g}"
         if not (each.of or each.interval):
             yield f"{name} has no interval, and no reason for that"
-        if each.of and not math.isclose(value * each.of, round(value * each.of), abs_tol=1e-6):
+        if each.of and not math.isclose(value * each.of, round(value * each.of), abs_tol=1e-4):
             yield f"{name}: {value:.4g} is no share of {each.of}"
         if not low <= value <= high:
             yield f"{name} is {value:.4g}, outside its interval from {low} to {high}"
