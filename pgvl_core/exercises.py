@@ -516,7 +516,7 @@ def check_way(answer: Callable[[torch.Tensor], str]) -> None:
 
 def check_count_switches(answer: Callable[[list[int]], int]) -> None:
     """Changes of the number, over the frames that have one."""
-    cases = (
+    cases: tuple[tuple[list[int], int, str], ...] = (
         ([0, 0, 0], 0, "It stays the same."),
         ([0, 0, 1, 1], 1, "One change."),
         ([0, 1, 0, 1], 3, "There and back again: three changes."),

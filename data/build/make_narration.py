@@ -61,7 +61,7 @@ def understood() -> tuple[set[str], set[str]]:
     rng = np.random.default_rng(5)
     listener = Listener("whisper-tiny.en")
     things = set()
-    names = defaultdict(list)
+    names: dict[str, list[bool]] = defaultdict(list)
     for noun in tqdm(sorted(categories("compositions")), desc="things", disable=None):
         name = str(rng.choice(PETS + PEOPLE))
         heard = []

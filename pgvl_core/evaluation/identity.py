@@ -38,7 +38,7 @@ def identities(truth: ArrayLike, found: ArrayLike, least: float = 0.5) -> np.nda
         for k in stay:  # no IoU is above 1, so that these come before all others
             fits[k, last[k]] += 1
         while fits.size and fits.max() > 0:
-            k, m = np.unravel_index(fits.argmax(), fits.shape)
+            k, m = map(int, np.unravel_index(fits.argmax(), fits.shape))
             result[k, t] = last[k] = m
             fits[k], fits[:, m] = 0.0, 0.0
     return result
