@@ -6,9 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgvl_core.evaluation.boxes import NOWHERE
-from pgvl_core.evaluation.identity import identities, switches
+from pgvl_core.evaluation.identity import identities, one_to_one, switches
 
 LEFT, RIGHT, BETWEEN = [0, 0, 10, 10], [40, 0, 50, 10], [3, 0, 13, 10]
+
+
+def test_pairs_are_one_to_one_and_none_fits_by_nothing():
+    fits = np.array([[0.9, 0.8, 0], [0.85, 0.1, 0]])
+    assert one_to_one(fits) == {0: 0, 1: 1}
+    assert one_to_one(np.zeros((2, 2))) == {}
 
 
 def test_two_things_keep_their_tracks_whatever_the_order():

@@ -18,7 +18,6 @@ from pgvl_core.grounding.track import (
     join,
     mask_box,
     mask_iou,
-    one_to_one,
     view,
 )
 from pgvl_core.lite import clip
@@ -62,12 +61,6 @@ def test_the_surer_of_two_that_are_one_is_kept():
     masks = np.zeros((3, 10, 10), bool)
     masks[0, :8], masks[1, :9], masks[2, 9:] = True, True, True
     assert distinct(masks, np.array([0.5, 0.9, 0.2])) == [1, 2]
-
-
-def test_pairs_are_one_to_one_and_none_fits_by_nothing():
-    fits = np.array([[0.9, 0.8, 0], [0.85, 0.1, 0]])
-    assert one_to_one(fits) == {0: 0, 1: 1}
-    assert one_to_one(np.zeros((2, 2))) == {}
 
 
 # --------------------------------------------------------------------------- with truth to look up

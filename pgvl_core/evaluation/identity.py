@@ -8,6 +8,16 @@ from numpy.typing import ArrayLike
 from .boxes import box_iou
 
 
+def one_to_one(fits: np.ndarray) -> dict[int, int]:
+    """Rows and columns of ``[K, N]`` that fit best, pair by pair; where they fit by 0, none."""
+    fits, pairs = fits.copy(), {}
+    while fits.size and fits.max() > 0:
+        i, n = np.unravel_index(fits.argmax(), fits.shape)
+        pairs[int(i)] = int(n)
+        fits[i], fits[:, n] = 0, 0
+    return pairs
+
+
 def identities(truth: ArrayLike, found: ArrayLike, least: float = 0.5) -> np.ndarray:
     """Which found track each true thing is, in each frame.
 
@@ -37,10 +47,8 @@ def identities(truth: ArrayLike, found: ArrayLike, least: float = 0.5) -> np.nda
         stay = [k for k in range(things) if last[k] >= 0 and fits[k, last[k]] > 0]
         for k in stay:  # no IoU is above 1, so that these come before all others
             fits[k, last[k]] += 1
-        while fits.size and fits.max() > 0:
-            k, m = map(int, np.unravel_index(fits.argmax(), fits.shape))
+        for k, m in one_to_one(fits).items():
             result[k, t] = last[k] = m
-            fits[k], fits[:, m] = 0.0, 0.0
     return result
 
 

@@ -21,6 +21,7 @@ from segment_anything import SamPredictor
 from timm.models import EfficientNet
 from torch.nn.functional import normalize
 
+from ..evaluation.identity import one_to_one
 from . import segment
 from .detect import Detector, crops
 from .memory import Memory, draw, embed, share
@@ -293,16 +294,6 @@ class Tracker:
         """What was believed: found by two looks, or by the only one there was."""
         needed = min(BELIEVED, self.looks)
         return [thing.track for thing in self.things if thing.hits >= needed and thing.track.frames]
-
-
-def one_to_one(fits: np.ndarray) -> dict[int, int]:
-    """Rows and columns of ``[K, N]`` that fit best, pair by pair; where they fit by 0, none."""
-    fits, pairs = fits.copy(), {}
-    while fits.size and fits.max() > 0:
-        i, n = np.unravel_index(fits.argmax(), fits.shape)
-        pairs[int(i)] = int(n)
-        fits[i], fits[:, n] = 0, 0
-    return pairs
 
 
 def distinct(masks: np.ndarray, scores: np.ndarray, most: float = 0.7) -> list[int]:
