@@ -445,6 +445,39 @@ def check_verdict_of(answer: Callable[[str], tuple[bool, float] | None]) -> None
         assert found == right, f"{reply}: {right}, not {found}. {why}"
 
 
+# 09_audio_and_grounding
+
+
+def check_two_sided(answer: Callable[[int, int], float]) -> None:
+    """Both tails of a fair coin, over the questions that changed sides."""
+    cases = (
+        (1, 5, 14 / 64, "(1 + 6) of 64 ways in a tail, and two tails."),
+        (5, 1, 14 / 64, "It does not matter which side is the longer."),
+        (4, 0, 2 / 16, "1 of 16 ways in a tail, and two tails."),
+        (3, 3, 1.0, "Nothing is more even: both tails together would be above 1."),
+        (0, 0, 1.0, "No question changed sides: no evidence at all."),
+    )
+    for gained, lost, right, why in cases:
+        found = float(answer(gained, lost))
+        assert np.isclose(found, right), (
+            f"{gained} gained, {lost} lost: {right:.4f}, not {found:.4f}. {why}"
+        )
+
+
+def check_flips(answer: Callable[[list[float]], float]) -> None:
+    """All ways to sign the differences, of which the true one is one."""
+    cases = (
+        ([0.1, 0.2, 0.3], 2 / 8, "Only all plus and all minus are as far from 0."),
+        ([0.5, -0.5], 1.0, "The mean is 0, and every mean is at least as far from it."),
+        ([0.4, 0.4, -0.1], 4 / 8, "0.7 is reached or passed by +++, ++-, and their opposites."),
+        ([0.2], 1.0, "One difference: plus and minus are equally far."),
+        ([-0.3, -0.2, -0.1, -0.4], 2 / 16, "Losses count as gains do."),
+    )
+    for differences, right, why in cases:
+        found = float(answer(list(differences)))
+        assert np.isclose(found, right), f"{differences}: {right:.4f}, not {found:.4f}. {why}"
+
+
 # 10_temporal_models
 
 

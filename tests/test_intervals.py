@@ -74,8 +74,19 @@ def test_signs_at_random_agree_with_all_signs():
     values = [0.4, 0.3, -0.1, 0.2, 0.5, 0.0, 0.25, -0.05]
     every = [abs(np.dot(s, values)) for s in itertools.product((-1, 1), repeat=len(values))]
     exact = np.mean(np.array(every) >= abs(sum(values)) - 1e-12)
-    assert sign_flip(values) == pytest.approx(exact, abs=0.01)
-    assert sign_flip([0.0, 0.0]) == 1
-    assert sign_flip([1.0] * 30) < 0.001
-    with pytest.raises(ValueError, match="no differences"):
-        sign_flip([])
+    assert sign_flip(values, list("abcdefgh")) == pytest.approx(exact, abs=0.01)
+    assert sign_flip([0.0, 0.0], ["a", "b"]) == 1
+    assert sign_flip([1.0] * 30, [str(i) for i in range(30)]) < 0.001
+
+
+def test_questions_of_one_video_change_sign_together():
+    """Three videos gain: 2 of 8 patterns are as far, however many questions there are."""
+    values, of = [0.3] * 20 + [0.2] * 20 + [0.4] * 20, ["a"] * 20 + ["b"] * 20 + ["c"] * 20
+    assert sign_flip(values, of) == pytest.approx(0.25, abs=0.02)
+    assert sign_flip([0.7, 0.1], ["a", "a"]) == 1
+
+
+@pytest.mark.parametrize(("values", "clusters"), [([], []), ([1.0], []), ([1.0], ["a", "b"])])
+def test_differences_without_clusters_are_refused(values, clusters):
+    with pytest.raises(ValueError, match="no p"):
+        sign_flip(values, clusters)

@@ -100,6 +100,28 @@ def test_a_wrong_answer_does_not_hide_what_the_question_describes(encoder):
     assert "question" in target.note
 
 
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("What belongs to Anna?", "It is not said."),
+        ("Is there a whale in the video?", "No."),
+        ("What costs two dollars?", "Two dollars."),
+    ],
+)
+def test_an_answer_that_names_nothing_points_at_nothing(encoder, question, answer):
+    tracks = [still(1, "dog", 40), still(2, "car", 160)]
+    spans, target = match(encoder, answer, tracks, SIZE, question)
+    assert target is None
+    assert not any(span.tracks for span in spans)
+
+
+def test_an_answer_that_names_nothing_leaves_the_question_its_words(encoder):
+    tracks = [still(1, "dog", 100), moving(2, "car", PATHS["up"])]
+    _, target = match(encoder, "It is not said.", tracks, SIZE, "what moves up?")
+    assert target.tracks == (2,)
+    assert "question" in target.note
+
+
 def test_without_tracks_nothing_is_meant(encoder):
     (span,), target = match(encoder, "A dog.", [], SIZE, "what moves up?")
     assert span.tracks == ()

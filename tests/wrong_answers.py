@@ -451,6 +451,47 @@ def verdict_of(reply):
     return found["pred"] == "yes", float(found["score"])
 """,
     ],
+    "two_sided": [
+        # one tail
+        """
+def two_sided(gained, lost):
+    import math
+    n, least = gained + lost, min(gained, lost)
+    return sum(math.comb(n, k) for k in range(least + 1)) / 2**n
+""",
+        # the one split alone, not those more uneven
+        """
+def two_sided(gained, lost):
+    import math
+    n = gained + lost
+    return min(1.0, 2 * math.comb(n, gained) / 2**n)
+""",
+        # the tail of those gained, whichever side is longer
+        """
+def two_sided(gained, lost):
+    import math
+    n = gained + lost
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(gained + 1)) / 2**n)
+""",
+    ],
+    "flips": [
+        # one-sided
+        """
+def flips(differences):
+    import itertools
+    signs = itertools.product((-1, 1), repeat=len(differences))
+    means = [np.mean(np.multiply(each, differences)) for each in signs]
+    return float(np.mean(np.array(means) >= np.mean(differences) - 1e-12))
+""",
+        # farther only, so that the true pattern is not one of them
+        """
+def flips(differences):
+    import itertools
+    signs = itertools.product((-1, 1), repeat=len(differences))
+    means = [abs(np.mean(np.multiply(each, differences))) for each in signs]
+    return float(np.mean(np.array(means) > abs(np.mean(differences)) + 1e-12))
+""",
+    ],
     "changes": [
         # the mean over places: what the whole frame has in common
         "def changes(features): return features - features.mean(1, keepdim=True)",

@@ -67,7 +67,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Exact two-sided p of McNemar's test (1947): two conditions, the same questions.
 
     Only questions that are right in one and wrong in the other count; if the conditions were worth
-    the same, each of these would fall to either side like a fair coin.
+    the same, each of these would fall to either side like a fair coin. The questions are taken as
+    independent: where several are about one video, p comes out too small.
 
     Raises
     ------
@@ -80,20 +81,30 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return min(1.0, 2 * tail / 2 ** (gained + lost))
 
 
-def sign_flip(differences: Sequence[float], flips: int = 10_000, seed: int = 0) -> float:
+def sign_flip(
+    differences: Sequence[float], clusters: Sequence[str], flips: int = 10_000, seed: int = 0
+) -> float:
     """Two-sided p that paired differences are of mean 0, by giving them signs at random.
 
-    Were there no difference, each might as well have had the other sign (Fisher, 1935). The given
-    signs count as one of the patterns, so that p is never 0.
+    Were there no difference, each might as well have had the other sign (Fisher, 1935). What
+    belongs to one cluster, such as the questions of one video, gets one sign, as in
+    `mean_interval`. The given signs count as one of the patterns, so that p is never 0.
+
+    Parameters
+    ----------
+    differences : n numbers
+    clusters : n names, of the cluster that each difference belongs to
+    flips, seed : int
+        How many patterns are drawn, and by which seed.
 
     Raises
     ------
     ValueError
-        When there are no differences.
+        When there are no differences, or not a cluster for each.
     """
-    if not len(differences):
-        raise ValueError("no differences have no p")
-    values = np.asarray(differences, dtype=float)
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(flips, len(values)))
-    as_far = np.abs(signs @ values) >= abs(values.sum()) - 1e-12
+    if not len(differences) or len(differences) != len(clusters):
+        raise ValueError(f"{len(differences)} differences in {len(clusters)} clusters have no p")
+    sums = np.bincount(np.unique(clusters, return_inverse=True)[1], differences)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(flips, len(sums)))
+    as_far = np.abs(signs @ sums) >= abs(sums.sum()) - 1e-12
     return (1 + int(as_far.sum())) / (1 + flips)

@@ -244,7 +244,8 @@ def match(
     target : Span or None
         The thing asked for: of the question's own noun in "which dog ...?", or else of the phrase
         that answers it. Without a question, the first thing of the text. None when no track can be
-        meant.
+        meant: nothing fits, or the answer names nothing ("It is not said.") and the question tells
+        no place or motion either.
     """
     phrases = noun_phrases(text)
     asked = noun_phrases(question) if question else []
@@ -265,10 +266,10 @@ def match(
     if not question:
         return spans, next(iter(spans), None)
     named = _asked_for(question, asked) or answering(question, text)
-    fits = fit_of[named] if named else np.ones(len(tracks))
+    fits = fit_of[named] if named else np.zeros(len(tracks))
     told = [described(question, track, size, company) for track in tracks]
     more = bool(told) and min(told) < 1  # the question says more than a name
-    scores = np.maximum(fits, PRIOR if more or not named else 0.0) * np.array(told)
+    scores = np.maximum(fits, PRIOR if more else 0.0) * np.array(told)
     best = int(np.argmax(scores)) if len(tracks) else -1
     if best < 0 or scores[best] < PRIOR / 4:
         return spans, None
