@@ -33,7 +33,7 @@ from .pooling import pool
 from .temporal import TemporalModel
 from .video import Frames, Video, sample_indices
 
-LORA: dict[str, Any] = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
+RANK = 16  # of the LoRA
 SHORT_SIDE = 336  # pixels that frames are decoded at; every encoder takes fewer or as many
 
 Turn = tuple[str, str | None]
@@ -330,9 +330,9 @@ class PGVideoLLaVA(nn.Module):
 
 
 # ---------------------------------------------------------------------------------------- loading
-def add_lora(llm: PreTrainedModel, rank: int = LORA["r"]) -> PeftModel:
+def add_lora(llm: PreTrainedModel, rank: int = RANK) -> PeftModel:
     """Put a fresh LoRA, which changes nothing yet, into a language model."""
-    config = LoraConfig(**LORA | {"r": rank, "lora_alpha": 2 * rank})
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers'
         return get_peft_model(llm, config)  # type: ignore[return-value]

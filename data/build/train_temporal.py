@@ -34,12 +34,13 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy, mse_loss, normalize
 from tqdm.auto import tqdm
 
-from pgvl_core import assets, profiles, temporal, toyworld_motion, train
+from pgvl_core import assets, profiles, temporal, train
 from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.evaluation.intervals import wilson
 from pgvl_core.model import PGVideoLLaVA, add_lora
 from pgvl_core.pooling import pool
 from pgvl_core.toyworld import Clip, make_clip
+from pgvl_core.toyworld_motion import TRAVEL
 from pgvl_core.video import sample_indices
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -65,7 +66,6 @@ ALONE = {  # how often a thing that is alone moves how: what is counted or mixed
     "circle": 0.12,
     "bounce": 0.16,
 }
-TRAVEL = toyworld_motion.TRAVEL
 
 
 def compose(seed: int, split: str) -> tuple[Clip, int, int]:
@@ -88,25 +88,13 @@ def compose(seed: int, split: str) -> tuple[Clip, int, int]:
     return clip, begin, begin + shown
 
 
-def describe(clip: Clip, begin: int, end: int, indices: np.ndarray) -> dict[str, Any]:
+def describe(clip: Clip, indices: np.ndarray) -> dict[str, Any]:
     """The truth of what is shown, to be kept beside its features."""
-    whole = (begin, end) == (0, len(clip.frames))
-    more = toyworld_motion.questions(clip, begin, None if whole else end)
-    shots = np.searchsorted(clip.cuts, indices, "right")
     return {
-        "qa": [(q.kind, q.question, q.answer) for q in (*clip.qa, *more)],
+        "qa": [(q.kind, q.question, q.answer) for q in clip.qa],
         "motions": [t.motion for t in clip.tracks],
-        "categories": [t.category for t in clip.tracks],
         "shot_of": [t.shot for t in clip.tracks],
-        "shots": [int(s) for s in shots],
-        "visible": [[round(float(v), 2) for v in t.visibility[indices]] for t in clip.tracks],
-        "speed": toyworld_motion.speed(clip.tracks[0], begin, end)
-        if len(clip.tracks) == 1 and clip.tracks[0].motion in TRAVEL
-        else None,
-        "bounces": toyworld_motion.bounces(clip.tracks[0])
-        if clip.tracks[0].motion == "bounce" and len(clip.tracks) == 1
-        else None,
-        "fraction": (end - begin) / len(clip.frames),
+        "shots": [int(s) for s in np.searchsorted(clip.cuts, indices, "right")],
     }
 
 
@@ -143,7 +131,7 @@ def compute(encoder: LiteCLIPEncoder, seeds: Sequence[int], split: str) -> None:
             "reduced": ((features - reduction["mean"]) @ reduction["rows"].T).half(),
             "pooled": pool(features, TEMPORAL).half(),
         }
-        train.write_tensors(file, kept, {"truth": json.dumps(describe(clip, begin, end, indices))})
+        train.write_tensors(file, kept, {"truth": json.dumps(describe(clip, indices))})
 
 
 # ------------------------------------------------------------------------------------ the training
