@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgvl_core.grounding.memory import RECENT, Memory, beyond, draw, propagate, share
+from pgvl_core.grounding import memory as carrying
+from pgvl_core.grounding.memory import RECENT, Memory, draw, propagate, reach, share
 from pgvl_core.lite import clip
 from pgvl_core.toyworld import make_clip
 
@@ -58,9 +59,36 @@ def test_a_memory_of_nothing_says_so():
 
 @given(rows=st.integers(1, 12), columns=st.integers(1, 12))
 def test_reach_is_the_same_from_both_sides_and_a_neighbour_is_in_it(rows, columns):
-    far = beyond(rows, columns).reshape(rows, columns, rows, columns)
-    assert torch.equal(far, far.permute(2, 3, 0, 1))
-    assert not far[rows - 1, columns - 1, max(rows - 2, 0), max(columns - 2, 0)]
+    near, outside = reach(rows, columns)
+    within = torch.zeros(rows * columns, rows * columns, dtype=torch.bool)
+    for cell, (others, none) in enumerate(zip(near, outside, strict=True)):
+        within[cell, others[~none]] = True
+    assert torch.equal(within, within.T)
+    within = within.reshape(rows, columns, rows, columns)
+    assert within[rows - 1, columns - 1, max(rows - 2, 0), max(columns - 2, 0)]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
+def test_all_cells_ranked_at_once_give_the_same(seed, rows, columns, later):
+    """The plain way: a table of all pairs, in which pairs too far apart are crossed out."""
+    random = torch.Generator().manual_seed(seed)
+    frames = torch.randn(later + 2, 6, rows, columns, generator=random)
+    frames = torch.nn.functional.normalize(frames, dim=1)
+    shares = torch.rand(later + 1, 2, rows, columns, generator=random)
+    memory = Memory()
+    for cells, own in zip(frames[:-1], shares, strict=True):
+        memory.add(cells, own)
+    kept = [0, *range(1, later + 1)[-RECENT:]]
+    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).reshape(-1, 2)
+    apart = (place[:, None] - place).abs().amax(dim=2)
+    far = apart > max(1, int(carrying.REACH * max(rows, columns)))
+    alike = frames[-1].flatten(1).T @ frames[kept].flatten(2)  # [frames, cells, cells]
+    alike[1:, far] = -torch.inf
+    values, best = torch.cat(list(alike), dim=1).sort(dim=1, descending=True)
+    weights = (values[:, : carrying.NEIGHBOURS] / carrying.SHARPNESS).softmax(dim=1)
+    known = shares[kept].flatten(2).permute(1, 0, 2).flatten(1)
+    right = (known[:, best[:, : carrying.NEIGHBOURS]] * weights).sum(dim=2)
+    torch.testing.assert_close(memory.read(frames[-1]).flatten(1), right)
 
 
 def test_shares_are_drawn_as_masks_that_do_not_overlap():

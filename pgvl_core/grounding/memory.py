@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -84,28 +85,45 @@ class Memory:
         frames = [*self.anchors, *self.recent]
         size = cells.shape[1:]
         query = cells.flatten(1).T
-        far = beyond(*size).to(cells.device)
-        likeness = []
+        near, outside = (table.to(cells.device) for table in reach(*size))
+        best, places = [], []
         for number, (known, _) in enumerate(frames):
             alike = query @ known.flatten(1)
-            near = number >= len(self.anchors)
-            likeness.append(alike.masked_fill(far, -torch.inf) if near else alike)
-        together = torch.cat(likeness, dim=1)
+            recent = number >= len(self.anchors)
+            if recent:
+                alike = alike.gather(1, near).masked_fill(outside, -torch.inf)
+            # The best of each frame first: to rank all frames' cells at once takes far longer.
+            closest = alike.topk(min(NEIGHBOURS, alike.shape[1]), dim=1)
+            best.append(closest.values)
+            places.append(near.gather(1, closest.indices) if recent else closest.indices)
+            places[-1] += number * len(query)
+        together = torch.cat(best, dim=1)
         closest = together.topk(min(NEIGHBOURS, together.shape[1]), dim=1)
         weights = (closest.values / SHARPNESS).softmax(dim=1)
         most = max(len(shares) for _, shares in frames)
         values = torch.cat(
             [pad(shares.flatten(1), (0, 0, 0, most - len(shares))) for _, shares in frames], dim=1
         )
-        return (values[:, closest.indices] * weights).sum(dim=2).unflatten(1, size)
+        chosen = torch.cat(places, dim=1).gather(1, closest.indices)
+        return (values[:, chosen] * weights).sum(dim=2).unflatten(1, size)
 
 
-def beyond(rows: int, columns: int) -> torch.Tensor:
-    """Whether two cells of a grid are farther apart than a thing moves: bool ``[cells, cells]``."""
+@lru_cache(maxsize=2)
+def reach(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cells to which a thing may have moved, of each cell of a grid.
+
+    Returns
+    -------
+    near : int64 ``[cells, n]``, their numbers, row by row
+    outside : bool ``[cells, n]``, where there is no such cell: the grid has an edge
+    """
+    far = int(max(1.0, REACH * max(rows, columns)))
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    places = torch.stack([x.flatten(), y.flatten()], dim=1)
-    apart = (places[:, None] - places).abs().amax(dim=2)
-    return apart > max(1.0, REACH * max(rows, columns))
+    step = torch.arange(-far, far + 1)
+    down, right = (moved.flatten() for moved in torch.meshgrid(step, step, indexing="ij"))
+    y, x = y.reshape(-1, 1) + down, x.reshape(-1, 1) + right
+    outside = (y < 0) | (y >= rows) | (x < 0) | (x >= columns)
+    return (y * columns + x).masked_fill(outside, 0), outside
 
 
 def share(masks: np.ndarray, rows: int, columns: int) -> torch.Tensor:
