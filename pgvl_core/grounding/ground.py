@@ -23,7 +23,7 @@ from ..lite import clip
 from ..video import Video
 from .answer import GroundedAnswer, blocks
 from .detect import Detector
-from .match import match
+from .match import gist, match
 from .shots import Shot, find_shots
 from .tags import tag, tag_list
 from .track import Track, follow, join
@@ -159,6 +159,10 @@ class Grounder:
             tracks.append(follow(images, self.detector, self.predictor, self.trunk, queries))
             clock("tracks")
         bar.close()
+        joined = join(tracks)
+        for track in joined:  # here and not in `match`, which every answer goes through
+            track.gist = gist(self.encoder, track.views)
+        clock("tracks")
         first = video.frames(frames[:1], short).images
         size = (first.shape[2], first.shape[1])
         return Scene(
@@ -170,7 +174,7 @@ class Grounder:
             times=video.timestamps[frames],
             shots=shots,
             tags=tags,
-            tracks=join(tracks),
+            tracks=joined,
             seconds=seconds,
         )
 

@@ -83,14 +83,21 @@ def name_fit(encoder: FrameEncoder, track: Track, names: Sequence[str]) -> np.nd
             ]
         )
         fits = np.where(alike.numpy() | human, votes, 0.0).max(axis=1)
-    if track.views:
-        features = encoder.encode(np.stack(track.views)).mean(dim=1)
-        seen = torch.nn.functional.normalize(encoder.project(features).mean(dim=0), dim=0)[None]
+    if track.gist is not None:
+        seen = track.gist[None]
         cosines = (seen @ words.T)[0].numpy()
         chance = shares(encoder, seen, list(names), tag_list())[0].numpy()
         allowed = (chance > PROBABLE) & (cosines >= COSINE)
         fits = np.maximum(fits, np.where(allowed, chance, 0.0))
     return fits
+
+
+def gist(encoder: FrameEncoder, views: Sequence[np.ndarray]) -> torch.Tensor | None:
+    """Unit vector ``[E]`` of what a thing's views show, comparable with words; None of none."""
+    if not views:
+        return None
+    features = encoder.encode(np.stack(views)).mean(dim=1)
+    return torch.nn.functional.normalize(encoder.project(features).mean(dim=0), dim=0)
 
 
 # ------------------------------------------------------------------------------- what tracks do

@@ -51,6 +51,7 @@ class Track:
     looks: int = 0  # looks of the detector while it was seen
     views: list[np.ndarray] = field(default_factory=list)  # uint8 [S, S, 3], greyed around it
     look: torch.Tensor | None = None  # unit vector, the mean of its cells
+    gist: torch.Tensor | None = None  # unit vector of its views, comparable with that of a word
 
     def __repr__(self) -> str:
         span = f", frames {self.frames[0]} to {self.frames[-1]}" if self.frames else ""
