@@ -40,6 +40,7 @@ MUSIC = "Music"
 FOREIGN = "Not English"
 TOP = 3  # among so many tags must be one of speech
 MARGIN = 1.1  # logits by which music may exceed speech
+SPELLED = "$%0123456789£€"  # signs that Whisper may not write: it writes numbers as they are said
 REPEATS = 2.4  # as Whisper's own limit: a text that gzip shortens more goes round in circles
 
 Span = tuple[float, float]  # seconds: begin, end
@@ -234,13 +235,21 @@ def cut(blocks: Iterable[np.ndarray], spans: Sequence[Span]) -> Iterator[np.ndar
 
 
 # ----------------------------------------------------------------------------------- what it says
+@cache
+def numerals(multilingual: bool) -> tuple[int, ...]:
+    """Whisper's tokens with a sign of `SPELLED` in them, for `transcribe`."""
+    tokenizer = get_tokenizer(multilingual)
+    return tuple(i for i in range(tokenizer.eot) if set(tokenizer.decode([i])) & set(SPELLED))
+
+
 def transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any]:
     """What openai-whisper hears in float32 samples at 16 kHz, and when each word is said.
 
     The words are timed when the text is complete. openai-whisper's own `word_timestamps` decodes
     anew from the end of the last word wherever one seems to be missing, and on the telephone
     conversation of the assets tiny.en gets more words wrong for it. A text that goes round in
-    circles is left out.
+    circles is left out. Numbers are in words ("sixty dollars", not "$60"), as in WhisperX with its
+    `suppress_numerals`: so they are spoken, timed, and asked about.
 
     Returns
     -------
@@ -252,6 +261,7 @@ def transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any]:
         temperature=0.0,  # the higher ones that it falls back to are random
         beam_size=5,  # as WhisperX, and openai-whisper's own command
         condition_on_previous_text=False,
+        suppress_tokens=[-1, *numerals(model.is_multilingual)],  # -1: and all that is not speech
         fp16=model.device.type != "cpu",
         verbose=None,
     )
@@ -407,7 +417,7 @@ class Listener:
             path = Path(source.path if isinstance(source, Video) else source)
             check_file(path)
             content = sha256(path)
-        key = hashlib.sha256(f"{self.name} {vad} {self.tagger!r} {content}".encode())
+        key = hashlib.sha256(f"{self.name} {vad} {self.tagger!r} {SPELLED} {content}".encode())
         file = remembered() / f"{key.hexdigest()[:32]}.json"
         if file.exists():
             return Transcript.from_dict(json.loads(file.read_text(encoding="utf-8")))

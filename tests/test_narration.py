@@ -50,3 +50,6 @@ def test_clean_narration_is_understood(tmp_path, monkeypatch):
     heard = [listener.listen(FOLDER / clip["file"]).prompt() for clip in clean]
     said = " ".join(clip["text"] for clip in clean)
     assert word_error_rate(said, " ".join(heard)) <= 0.1
+    assert not set("$0123456789") & set(" ".join(heard))
+    assert "sixty dollars" in said
+    assert "sixty dollars" in " ".join(heard)  # as it is said, and as questions about it want it
