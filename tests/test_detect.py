@@ -1,70 +1,17 @@
 import numpy as np
 import pytest
+import tiny
 import torch
-from transformers import (
-    BertConfig,
-    BertTokenizerFast,
-    GroundingDinoConfig,
-    GroundingDinoForObjectDetection,
-    GroundingDinoImageProcessor,
-    GroundingDinoProcessor,
-    SwinConfig,
-)
 
 from pgvl_core import toyworld
 from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.grounding import detect
 
-WORDS = ["red", "car", "dog", "cat", "a", "##s", "two"]
-
 
 # ---------------------------------------------------------------------------------- GroundingDINO
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """GroundingDINO with a few thousand random weights, in transformers' layout."""
-    folder = tmp_path_factory.mktemp("grounding-dino-tiny")
-    vocabulary = [f"[unused{i}]" for i in range(1040)]
-    # The model looks for these by the numbers that BERT gave them.
-    for number, word in ((0, "[PAD]"), (100, "[UNK]"), (101, "[CLS]"), (102, "[SEP]")):
-        vocabulary[number] = word
-    vocabulary[1012], vocabulary[1029] = ".", "?"
-    vocabulary[200 : 200 + len(WORDS)] = WORDS
-    (folder / "vocab.txt").write_text("\n".join(vocabulary))
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True)
-    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
-    torch.manual_seed(0)
-    model = GroundingDinoForObjectDetection(
-        GroundingDinoConfig(
-            backbone_config=SwinConfig(
-                image_size=64,
-                embed_dim=8,
-                depths=[1, 1, 1, 1],
-                num_heads=[1, 1, 1, 1],
-                window_size=4,
-                out_features=["stage2", "stage3", "stage4"],
-            ),
-            text_config=BertConfig(
-                vocab_size=len(vocabulary),
-                hidden_size=16,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                intermediate_size=16,
-                max_position_embeddings=64,
-            ),
-            d_model=32,
-            encoder_layers=1,
-            decoder_layers=2,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            encoder_ffn_dim=16,
-            decoder_ffn_dim=16,
-            num_queries=20,
-            max_text_len=32,
-        )
-    )
-    model.save_pretrained(folder)
-    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
+    return tiny.grounding_dino(tmp_path_factory.mktemp("grounding-dino-tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from transformers import (
-    CLIPConfig,
     CLIPImageProcessor,
     CLIPModel,
     CLIPTokenizer,
@@ -26,41 +24,7 @@ IMAGE_SIZE, PATCH, WIDTH = 32, 8, 24
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny random CLIP in the layout of openai/clip-vit-base-patch32."""
-    folder = tmp_path_factory.mktemp("clip")
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    words = letters + [letter + "</w>" for letter in letters]
-    vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(vocabulary))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
-    end = vocabulary["<|endoftext|>"]
-    text = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 40,
-        "eos_token_id": end,
-        "bos_token_id": end - 1,
-        "pad_token_id": end,
-    }
-    vision = {
-        "hidden_size": WIDTH,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "image_size": IMAGE_SIZE,
-        "patch_size": PATCH,
-    }
-    torch.manual_seed(0)
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
-    model.save_pretrained(folder)
-    CLIPImageProcessor(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    ).save_pretrained(folder)
-    return folder
+    return tiny.clip(tmp_path_factory.mktemp("clip"), IMAGE_SIZE, PATCH, WIDTH)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,16 @@ import json
 
 import numpy as np
 import pytest
+import tiny
+import torch
 from pycocotools import mask as coco
 from pycocotools.coco import COCO
+from segment_anything import sam_model_registry
 
-from pgvl_core import cli, profiles
+from pgvl_core import assets, cli, profiles
 from pgvl_core.evaluation.boxes import box_iou
 from pgvl_core.grounding.answer import colour_of
+from pgvl_core.grounding.tags import tag_list
 from pgvl_core.toyworld import make_clip
 from pgvl_core.video import Video, write_video
 
@@ -126,3 +130,30 @@ def test_what_is_not_seen_in_the_moment_is_not_meant(grounder, path, answer):
     told = grounder.ground(path, "Two ducks.", moment=(16, 32))
     assert {f for track in told.tracks for f in track.frames} <= set(range(16, 32))
     assert min(min(track.frames) for track in answer.tracks) < 16  # the scene keeps what it had
+
+
+def test_laptop_points_with_clip_groundingdino_and_sam(path, tmp_path, monkeypatch):
+    """Random weights in the official layouts: what is found means nothing; its form is right."""
+    row = profiles.profile("laptop")
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "dino").mkdir()
+    torch.manual_seed(0)
+    torch.save(tiny.sam().state_dict(), tmp_path / "sam.pth")
+    files = {
+        row.tags: tiny.clip(tmp_path / "clip"),
+        row.detector: tiny.grounding_dino(tmp_path / "dino", tokens=256),
+        row.segmenter: tmp_path / "sam.pth",
+    }
+    own = assets.path
+    monkeypatch.setattr(assets, "path", lambda name: files.get(name) or own(name))
+    monkeypatch.setitem(sam_model_registry, "vit_b", tiny.sam)
+    told = profiles.grounder("laptop").ground(path, "A dog and a cat.", "what moves?")
+    assert [span.phrase.text for span in told.spans] == ["dog", "cat"]
+    assert all(span.tracks or span.note for span in told.spans)
+    assert len(told.frames) == 10  # two seconds, five frames a second
+    assert set(told.tags[0]) <= set(tag_list())
+    for track in told.tracks:
+        assert set(track.frames) <= set(told.frames.tolist())
+        for frame, box in zip(track.frames, track.boxes, strict=True):
+            rows, columns = np.nonzero(track.mask(frame))
+            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

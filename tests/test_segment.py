@@ -1,10 +1,8 @@
-from functools import partial
-
 import numpy as np
 import pytest
+import tiny
 import torch
 from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.build_sam import _build_sam
 
 from pgvl_core import assets
 from pgvl_core.grounding import segment as segmenting
@@ -12,8 +10,6 @@ from pgvl_core.grounding.segment import load_segmenter, prompt, segment
 from pgvl_core.lite import clip, sam
 
 BOXES = np.array([[3.0, 4, 40, 30], [50, 10, 90, 55], [0, 0, 100, 60]])
-# A ViT of one narrow layer; all else is SAM's own.
-tiny = partial(_build_sam, 16, 1, 2, [])
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +25,9 @@ def predictor():
 
 def test_a_checkpoint_in_the_official_layout_is_read(image, tmp_path, monkeypatch):
     torch.manual_seed(0)
-    official = tiny()
+    official = tiny.sam()
     torch.save(official.state_dict(), tmp_path / "sam_vit_b.pth")
-    monkeypatch.setitem(sam_model_registry, "vit_b", tiny)
+    monkeypatch.setitem(sam_model_registry, "vit_b", tiny.sam)
     monkeypatch.setattr(assets, "path", {"sam_vit_b": tmp_path / "sam_vit_b.pth"}.get)
     torch.manual_seed(1)
     found = segment(load_segmenter("sam_vit_b"), image, boxes=BOXES[:2])

@@ -1,13 +1,29 @@
 """A model of a few thousand random weights: what holds of it holds of one of seven billion."""
 
+import json
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import torch
+from segment_anything.build_sam import _build_sam
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    BertConfig,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    GroundingDinoConfig,
+    GroundingDinoForObjectDetection,
+    GroundingDinoImageProcessor,
+    GroundingDinoProcessor,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaTokenizer,
     PreTrainedTokenizerFast,
+    SwinConfig,
 )
 
 from pgvl_core import projector, prompts
@@ -86,3 +102,92 @@ def model(context: int = 512, marks: bool = True, frames: int = 4, side: int = 2
     return PGVideoLLaVA(
         ColourEncoder(), own, llm, words, "pg-video-llava", frames, side, learned
     ).eval()
+
+
+# ------------------------------------------------------- what points, in official layouts
+SEEN = ["red", "car", "dog", "cat", "a", "##s", "two"]  # words that the detector has tokens for
+# A ViT of one narrow layer; all else is SAM's own.
+sam = partial(_build_sam, 16, 1, 2, [])
+
+
+def grounding_dino(folder: Path, tokens: int = 32) -> Path:
+    """GroundingDINO with a few thousand random weights, in transformers' layout."""
+    vocabulary = [f"[unused{i}]" for i in range(1040)]
+    # The model looks for these by the numbers that BERT gave them.
+    for number, word in ((0, "[PAD]"), (100, "[UNK]"), (101, "[CLS]"), (102, "[SEP]")):
+        vocabulary[number] = word
+    vocabulary[1012], vocabulary[1029] = ".", "?"
+    vocabulary[200 : 200 + len(SEEN)] = SEEN
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True)
+    images = GroundingDinoImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    torch.manual_seed(0)
+    model = GroundingDinoForObjectDetection(
+        GroundingDinoConfig(
+            backbone_config=SwinConfig(
+                image_size=64,
+                embed_dim=8,
+                depths=[1, 1, 1, 1],
+                num_heads=[1, 1, 1, 1],
+                window_size=4,
+                out_features=["stage2", "stage3", "stage4"],
+            ),
+            text_config=BertConfig(
+                vocab_size=len(vocabulary),
+                hidden_size=16,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=16,
+                max_position_embeddings=2 * tokens,
+            ),
+            d_model=64,  # two to each of its 32 groups: the smallest map may have one cell
+            encoder_layers=1,
+            decoder_layers=2,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=16,
+            decoder_ffn_dim=16,
+            num_queries=20,
+            max_text_len=tokens,
+        )
+    )
+    model.save_pretrained(folder)
+    GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def clip(folder: Path, side: int = 32, patch: int = 8, width: int = 24) -> Path:
+    """A tiny random CLIP in the layout of openai/clip-vit-base-patch32."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    words = letters + [letter + "</w>" for letter in letters]
+    vocabulary = {word: i for i, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt")).save_pretrained(folder)
+    end = vocabulary["<|endoftext|>"]
+    text = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 40,
+        "eos_token_id": end,
+        "bos_token_id": end - 1,
+        "pad_token_id": end,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": side,
+        "patch_size": patch,
+    }
+    torch.manual_seed(0)
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=12))
+    model.save_pretrained(folder)
+    CLIPImageProcessor(
+        size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+    ).save_pretrained(folder)
+    return folder
