@@ -2,10 +2,12 @@ import numpy as np
 import pytest
 
 from pgvl_core.encoder import LiteCLIPEncoder
+from pgvl_core.grounding import colour
 from pgvl_core.grounding.match import clauses, described, match
 from pgvl_core.grounding.phrases import noun_phrases
 from pgvl_core.grounding.track import Track
 from pgvl_core.toyworld import make_clip
+from pgvl_core.toyworld_render import atlas
 from pgvl_core.toyworld_text import MOTION
 
 SIZE = (200, 100)
@@ -53,6 +55,46 @@ def test_a_motion_is_told_from_the_others(name):
     }
     assert max(scores, key=scores.get) == name
     assert scores[name] > 0.5
+
+
+def painted(number, label, rgb, x=100):
+    track = still(number, label, x)
+    track.colours.append(colour.shares(np.full((50, 3), rgb, np.uint8)))
+    return track
+
+
+def test_a_colour_tells_two_alike_apart(encoder):
+    cars = [painted(1, "car", (40, 60, 200), 50), painted(2, "car", (210, 20, 30), 150)]
+    assert match(encoder, "A car.", cars, SIZE, "Which car is red?")[1].tracks == (2,)
+    assert match(encoder, "The blue car.", cars, SIZE)[0][0].tracks == (1,)
+    # The colour of what it stands beside is not its own.
+    cup = painted(3, "cup", (210, 20, 30), 100)
+    left = match(encoder, "A car.", [*cars, cup], SIZE, "Which car is to the left of the red cup?")
+    assert left[1].tracks == (1,)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("the red car that moves up", "red"),
+        ("what is orange?", "orange"),
+        ("a gray elephant", "grey"),
+        ("an orange on the left", None),  # the fruit
+        ("a car", None),
+    ],
+)
+def test_a_colour_is_told_from_a_thing_of_its_name(text, name):
+    assert colour.named(text) == (name and colour.COLOURS.index(name))
+
+
+def test_colours_are_those_that_the_atlas_was_given_by_eye():
+    right = [
+        colour.COLOURS[colour.shares(s.image[s.image[..., 3] > 128][:, :3]).argmax()] == s.colour
+        for s in atlas()
+        if s.split == "unseen" and s.colour
+    ]
+    assert len(right) > 20
+    assert np.mean(right) > 0.8
 
 
 def test_what_comes_closer_grows():

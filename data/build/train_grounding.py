@@ -386,8 +386,8 @@ def measure(split: str, clips: int = 200) -> dict[str, str]:
         names = [track.category for track in things]
         meets = box_iou(torch.from_numpy(truth).float(), torch.from_numpy(boxes)).numpy() >= 0.5
         found += meets.any(axis=1).tolist()
-        scores = objectness[:, None] * grounder.name(image, boxes, names).numpy()
-        named += [bool(meets[k, scores[:, k].argmax()]) for k in range(len(things))]
+        scores = grounder.score(image, boxes, objectness, names)
+        named += [bool(meets[k, int(scores[:, k].argmax())]) for k in range(len(things))]
     return {
         "mask IoU from a true box": spread(ious),
         "IoU guessed by LiteSAM": spread(guessed),

@@ -80,7 +80,8 @@ class LiteGrounder:
 
     A name is held against the other words of the tag list: its share of the softmax over the
     cosines says whether the box shows that rather than anything else. Words that are nearly the
-    name are no rivals of it. A box's score for a name is the root of objectness times share.
+    name are no rivals of it. A box's score for a name is the cube root of objectness twice and that
+    share: a piece of a thing may be named as surely as the whole, and objectness tells them apart.
 
     Parameters
     ----------
@@ -101,13 +102,19 @@ class LiteGrounder:
     ) -> Detections:
         _check(image, queries)
         boxes, objectness = self.boxes.find(image)
-        fits = self.name(image, boxes, queries)
-        scores = (torch.from_numpy(objectness)[:, None] * fits).sqrt()
         return _detections(
             torch.from_numpy(boxes),
-            scores,
+            self.score(image, boxes, objectness, queries),
             queries,
             self.threshold if threshold is None else threshold,
+        )
+
+    def score(
+        self, image: np.ndarray, boxes: np.ndarray, objectness: np.ndarray, queries: list[str]
+    ) -> torch.Tensor:
+        """How surely each box is a thing of each name, from 0 to 1: ``[N, K]``."""
+        return (torch.from_numpy(objectness)[:, None] ** 2 * self.name(image, boxes, queries)) ** (
+            1 / 3
         )
 
     def name(self, image: np.ndarray, boxes: np.ndarray, queries: list[str]) -> torch.Tensor:

@@ -2,8 +2,9 @@
 
 Two questions are asked of every track. What is it: its views, with all else greyed, are named by
 the frame encoder against the words of the tag list, and the detector's own label counts as well.
-And is it where, and does it do what, the sentence says: "on the left", "that moves up", "in front
-of the car". The official code stops at the first, and cannot tell two dogs apart.
+And is it where, has it the colour, and does it do what the sentence says: "on the left", "red",
+"that moves up", "in front of the car". The official code stops at the first question, and cannot
+tell two dogs apart.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 
 from ..encoder import FrameEncoder
 from ..lite.people import means_person
+from . import colour as colours
 from .phrases import Phrase, answering, noun_phrases
 from .tags import shares, tag_list
 from .track import Track
@@ -25,6 +27,7 @@ PROBABLE, COSINE = 0.1, 0.2  # the official gate: a name's share of the softmax,
 SAME_WORD = 0.9  # cosine of two names' directions from which they mean one thing
 PRIOR = 0.2  # how well a name fits that the gate refuses, where the question tells more than names
 DOUBT = 0.05  # the least that a wrong place or motion leaves of a fit
+TINGED = 0.3  # of a thing's pixels: from here on, it may be called by their colour
 MOVED = 0.1  # of the frame's side: from here on, a thing has moved
 
 PLACES = {  # words -> axis and sign of the side of the frame
@@ -171,8 +174,15 @@ def _depth(track: Track, other: Track, frames: Sequence[int]) -> float:
     return 4 * signs
 
 
+def _coloured(track: Track, colour: int) -> float:
+    """How surely a track has a colour, a number of `colour.COLOURS`, from 0 to 1."""
+    if not track.colours:
+        return 0.5
+    return _sigmoid((float(np.mean(track.colours, axis=0)[colour]) - TINGED) / (TINGED / 3))
+
+
 def described(clause: str, track: Track, size: tuple[int, int], others: dict[str, Track]) -> float:
-    """How well what a clause says of place, motion and company holds of a track, from 0 to 1.
+    """How well what a clause says of place, colour, motion and company holds of a track: 0 to 1.
 
     Parameters
     ----------
@@ -183,6 +193,10 @@ def described(clause: str, track: Track, size: tuple[int, int], others: dict[str
         Head of a noun of the clause -> the track that it means, for relations.
     """
     text, fit = clause.lower(), 1.0
+    company = re.search("|".join(f"(?:{pattern})" for pattern in RELATIONS), text)
+    colour = colours.named(text[: company.start()] if company else text)
+    if colour is not None:  # beyond, it is the company's
+        fit *= max(DOUBT, _coloured(track, colour))
     for pattern, (axis, sign) in PLACES.items():
         if re.search(pattern, text) and not re.search(GOES + r" (to )?the (left|right)", text):
             side = sign * (_centres(track, size)[:, axis].mean() - 0.5)

@@ -22,7 +22,7 @@ from timm.models import EfficientNet
 from torch.nn.functional import normalize
 
 from ..evaluation.identity import one_to_one
-from . import segment
+from . import colour, segment
 from .detect import Detector, crops
 from .memory import Memory, draw, embed, share
 
@@ -50,6 +50,7 @@ class Track:
     votes: dict[str, float] = field(default_factory=dict)  # label -> sum of its scores
     looks: int = 0  # looks of the detector while it was seen
     views: list[np.ndarray] = field(default_factory=list)  # uint8 [S, S, 3], greyed around it
+    colours: list[np.ndarray] = field(default_factory=list)  # `colour.shares` of each view
     look: torch.Tensor | None = None  # unit vector, the mean of its cells
     gist: torch.Tensor | None = None  # unit vector of its views, comparable with that of a word
 
@@ -254,6 +255,7 @@ class Tracker:
                 thing.track.looks += 1
                 if thing.confirmed == number and len(thing.track.views) < VIEWS:
                     thing.track.views.append(view(image, mask))
+                    thing.track.colours.append(colour.shares(image[mask]))
         return masks
 
     def _saw(
@@ -364,4 +366,5 @@ def join(shots: Sequence[list[Track]], same: float = ALIKE) -> list[Track]:
             }
             old.looks += new.looks
             old.views = (old.views + new.views)[: 2 * VIEWS]
+            old.colours = (old.colours + new.colours)[: 2 * VIEWS]
     return joined
