@@ -14,10 +14,8 @@ import numpy as np
 
 from .phrases import noun_phrases
 
-COLOURS = (
-    *("black", "white", "grey", "red", "pink", "brown"),
-    *("orange", "yellow", "green", "blue", "purple"),
-)
+WORDS = "black white grey red pink brown orange yellow green blue purple"
+COLOURS = tuple(WORDS.split())
 SAID = re.compile(rf"\b({'|'.join(COLOURS)}|gray)\b", re.IGNORECASE)
 
 

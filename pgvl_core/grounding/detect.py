@@ -113,9 +113,8 @@ class LiteGrounder:
         self, image: np.ndarray, boxes: np.ndarray, objectness: np.ndarray, queries: list[str]
     ) -> torch.Tensor:
         """How surely each box is a thing of each name, from 0 to 1: ``[N, K]``."""
-        return (torch.from_numpy(objectness)[:, None] ** 2 * self.name(image, boxes, queries)) ** (
-            1 / 3
-        )
+        fits = self.name(image, boxes, queries)
+        return (torch.from_numpy(objectness)[:, None] ** 2 * fits) ** (1 / 3)
 
     def name(self, image: np.ndarray, boxes: np.ndarray, queries: list[str]) -> torch.Tensor:
         """How well each name fits each box, from 0 to 1.

@@ -26,7 +26,7 @@ from .track import Track
 PROBABLE, COSINE = 0.1, 0.2  # the official gate: a name's share of the softmax, and its cosine
 SAME_WORD = 0.9  # cosine of two names' directions from which they mean one thing
 PRIOR = 0.2  # how well a name fits that the gate refuses, where the question tells more than names
-DOUBT = 0.05  # the least that a wrong place or motion leaves of a fit
+DOUBT = 0.05  # the least that a wrong place, colour or motion leaves of a fit
 TINGED = 0.3  # of a thing's pixels: from here on, it may be called by their colour
 MOVED = 0.1  # of the frame's side: from here on, a thing has moved
 
@@ -56,6 +56,7 @@ RELATIONS = {  # words -> axis and sign from the other thing; None: depth
     r"in front of": (None, 1),
     r"\bbehind\b": (None, -1),
 }
+RELATION = re.compile("|".join(f"(?:{pattern})" for pattern in RELATIONS), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,8 @@ def described(clause: str, track: Track, size: tuple[int, int], others: dict[str
         Head of a noun of the clause -> the track that it means, for relations.
     """
     text, fit = clause.lower(), 1.0
-    company = re.search("|".join(f"(?:{pattern})" for pattern in RELATIONS), text)
-    colour = colours.named(text[: company.start()] if company else text)
-    if colour is not None:  # beyond, it is the company's
+    colour = colours.named(RELATION.split(text)[0])  # beyond, it is the company's
+    if colour is not None:
         fit *= max(DOUBT, _coloured(track, colour))
     for pattern, (axis, sign) in PLACES.items():
         if re.search(pattern, text) and not re.search(GOES + r" (to )?the (left|right)", text):
@@ -222,13 +222,12 @@ def clauses(text: str, phrases: Sequence[Phrase]) -> list[str]:
     "A dog on the left and a car above the cup." gives "dog on the left and a " and "car above the
     cup", since the cup only tells where the car is.
     """
-    relation = re.compile("|".join(f"(?:{pattern})" for pattern in RELATIONS), re.IGNORECASE)
     told = []
     for i, phrase in enumerate(phrases):
         end = phrase.end
         for following in phrases[i + 1 :]:
             between = text[end : following.start]
-            if re.search(r"[.!?;]", between) or not relation.search(between):
+            if re.search(r"[.!?;]", between) or not RELATION.search(between):
                 end += len(re.split(r"[.!?;]", between)[0])
                 break
             end = following.end

@@ -7,11 +7,11 @@ never names what the sentence does not say.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import spacy
-from spacy.tokens import Span, Token
+from spacy.tokens import Doc, Span, Token
 
 from .. import assets
 
@@ -59,6 +59,12 @@ def _english() -> Any:
     return spacy.load(assets.path("spacy-en"))
 
 
+@lru_cache(maxsize=256)
+def _parse(sentence: str) -> Doc:
+    """A sentence parsed: what is asked of every track of a video is parsed once."""
+    return _english()(sentence)
+
+
 def noun_phrases(sentence: str) -> list[Phrase]:
     """The things that a sentence names, in its order.
 
@@ -74,7 +80,7 @@ def noun_phrases(sentence: str) -> list[Phrase]:
         "video") are left out.
     """
     phrases: list[Phrase] = []
-    chunks = list(_english()(sentence).noun_chunks)
+    chunks = list(_parse(sentence).noun_chunks)
     while chunks:
         chunk = chunks.pop(0)
         root = chunk.root
