@@ -46,8 +46,11 @@ workbook: $(INSTALLED)
 	$(BIN)/pgvl fetch
 	$(BIN)/pgvl workbook
 
+# Of a longer message than 10 MB, as a video uploaded in a panel is, a notebook server tells nobody.
+UPLOADS := --ServerApp.tornado_settings='{"websocket_max_message_size": 524288000}'
+
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/jupyter lab $(UPLOADS) notebooks/00_start_here.ipynb
 
 # nbval comes before the tests: it leaves each notebook's results.json, which tests/test_notebooks.py
 # holds against the numbers stamped in the committed notebook.

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pgvl_core.chat import Answer, Conversation
     from pgvl_core.model import PGVideoLLaVA
 
+# A notebook server drops a longer message, and neither the page nor the kernel is told.
+UPLOADS = "of up to 10 MB, or 500 MB in a JupyterLab from make lab"
+
 
 @dataclass(frozen=True)
 class Quiz:
@@ -137,7 +140,7 @@ class ListenPanel:
         self.uploader = ipywidgets.FileUpload(accept="audio/*,video/*")
         self.recorder = Recorder()
         self._shown = ipywidgets.HTML()
-        about = ipywidgets.Label("of up to 10 MB")  # see ChatPanel
+        about = ipywidgets.Label(UPLOADS)
         self.widget = ipywidgets.VBox(
             [ipywidgets.HBox([self.uploader, about, self.recorder]), self._shown]
         )
@@ -210,8 +213,7 @@ class ChatPanel:
 
         self.picker = ipywidgets.Dropdown(options=list(self.videos), description="Video")
         self.uploader = ipywidgets.FileUpload(accept="video/*")
-        # A notebook server loses longer messages, and neither the page nor the kernel is told.
-        about = ipywidgets.Label(f"of up to 10 MB. Profile: {profile}")
+        about = ipywidgets.Label(f"{UPLOADS}. Profile: {profile}")
         self.question = ipywidgets.Text(placeholder="Ask about the video")
         self.buttons = {
             name: ipywidgets.Button(description=name, disabled=name == "Stop")
