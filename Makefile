@@ -46,7 +46,8 @@ workbook: $(INSTALLED)
 	$(BIN)/pgvl fetch
 	$(BIN)/pgvl workbook
 
-# Of a longer message than 10 MB, as a video uploaded in a panel is, a notebook server tells nobody.
+# A notebook server drops a message of more than 10 MB, as a longer video uploaded in a panel is, and
+# tells nobody.
 UPLOADS := --ServerApp.tornado_settings='{"websocket_max_message_size": 524288000}'
 
 lab: $(INSTALLED)
