@@ -150,13 +150,20 @@ def _ask(options: argparse.Namespace) -> int:
 
 def _ground(options: argparse.Namespace) -> int:
     from pgvl_core import profiles
+    from pgvl_core.chat import Conversation
 
     for path, suffix in ((options.output, ".mp4"), (options.json, ".json")):  # before the work
         if path and not (path.endswith(suffix) and Path(path).absolute().parent.is_dir()):
             raise ValueError(f"{path}: give a {suffix} file in a folder that is there")
     conversation = _conversation(options)
     said = conversation.ask(options.question)
-    grounded = profiles.grounder(options.profile).ground(
+    plain = Conversation(conversation.model)
+
+    def ask(question: str) -> str:
+        plain.clear()
+        return plain.ask(question, max_new_tokens=64).text
+
+    grounded = profiles.grounder(options.profile, ask=ask).ground(
         options.video, said.text, options.question, conversation.transcript
     )
     print(said)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from pgvl_core import assets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from pgvl_core.audio import Listener
@@ -22,7 +24,8 @@ class Profile:
     """What each part of the system loads, and the machine that this takes.
 
     A part is named by an asset (`assets.path`), or by one of the repository's own small models:
-    "liteclip", "litedetector", "litesam", "litetagger", "propagation".
+    "liteclip", "litedetector", "litesam", "litetagger", "propagation". The phrases of an answer are
+    found by "spacy-en" or by "llm", the language model itself.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Profile:
     llm: str  # the language model that the projector feeds
     speech: str  # speech to text
     sounds: str  # what a sound is like; "litetagger" reads it off whisper-tiny.en
+    phrases: str  # what an answer names
     tags: str  # words for a stretch of video
     detector: str
     segmenter: str
@@ -42,8 +46,9 @@ class Profile:
     @property
     def parts(self) -> dict[str, str]:
         """Checkpoint of each part, by the part's name."""
-        names = ("encoder", "llm", "speech", "sounds", "tags", "detector", "segmenter", "tracker")
-        return {name: getattr(self, name) for name in names}
+        names = ("encoder", "llm", "speech", "sounds")
+        pointing = ("phrases", "tags", "detector", "segmenter", "tracker")
+        return {name: getattr(self, name) for name in (*names, *pointing)}
 
     @property
     def disk(self) -> float:
@@ -60,6 +65,7 @@ PROFILES = {
             llm="smollm2",
             speech="whisper-tiny.en",
             sounds="litetagger",
+            phrases="spacy-en",
             tags="liteclip",
             detector="litedetector",
             segmenter="litesam",
@@ -74,6 +80,7 @@ PROFILES = {
             llm="llava-hf/llava-interleave-qwen-0.5b-hf",
             speech="whisper-base",
             sounds="litetagger",
+            phrases="llm",
             tags="openai/clip-vit-base-patch32",
             detector="IDEA-Research/grounding-dino-tiny",
             segmenter="sam_vit_b",
@@ -86,10 +93,11 @@ PROFILES = {
             llm="llava-hf/llava-1.5-7b-hf",
             speech="whisper-large-v2",
             sounds="whisper-at",
+            phrases="llm",
             tags="openai/clip-vit-large-patch14-336",
             detector="IDEA-Research/grounding-dino-base",
             segmenter="sam_vit_h",
-            tracker="propagation",
+            tracker="facebook/sam2.1-hiera-large",
             ram=32,
             gpu=24,
         ),
@@ -164,24 +172,39 @@ def listener(name: str) -> Listener:
     return Listener(row.speech, tagger, _device(row))
 
 
-def grounder(name: str, encoder: FrameEncoder | None = None) -> Grounder:
+def grounder(
+    name: str, encoder: FrameEncoder | None = None, ask: Callable[[str], str] | None = None
+) -> Grounder:
     """The grounding module of a profile.
 
     Parameters
     ----------
     encoder : FrameEncoder
         One that is loaded already and is the profile's `tags`; it is loaded if None.
+    ask : callable
+        Gives the reply of the profile's language model to a plain question. Where the profile's
+        `phrases` are the language model's, it is asked so; without it, spaCy finds them.
     """
+    from functools import partial
+
     from pgvl_core.encoder import load_encoder
     from pgvl_core.grounding.detect import load_detector
     from pgvl_core.grounding.ground import Grounder
+    from pgvl_core.grounding.phrases import llm_phrases, noun_phrases
+    from pgvl_core.grounding.sam2 import load_carrier
     from pgvl_core.grounding.segment import load_segmenter
 
     row = profile(name)
     device = _device(row)
     encoder = encoder or load_encoder(row.tags, device)
     detector = load_detector(row.detector, device, encoder)
-    return Grounder(encoder, detector, load_segmenter(row.segmenter, device))
+    return Grounder(
+        encoder,
+        detector,
+        load_segmenter(row.segmenter, device),
+        load_carrier(row.tracker, device),
+        partial(llm_phrases, ask) if ask and row.phrases == "llm" else noun_phrases,
+    )
 
 
 def _device(row: Profile) -> torch.device:

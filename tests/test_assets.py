@@ -337,8 +337,10 @@ def test_a_hub_goes_on_where_it_stopped(links, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize("profile", ["laptop", "paper"])
-def test_the_larger_profiles_come_from_the_libraries_own_downloads(profile, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("profile", "count"), [("laptop", 5), ("paper", 6)])
+def test_the_larger_profiles_come_from_the_libraries_own_downloads(
+    profile, count, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PGVL_HOME", str(tmp_path))
     asked = {}
 
@@ -364,7 +366,7 @@ def test_the_larger_profiles_come_from_the_libraries_own_downloads(profile, tmp_
         table[name] = replace(asset, files=pins)
     monkeypatch.setattr(assets, "ASSETS", table)
     assets.fetch(profile)
-    assert len(asked) == len(assets.needs(profile)) == 5
+    assert len(asked) == len(assets.needs(profile)) == count
     for name in assets.needs(profile):
         assert assets.path(name).exists()
         assert (assets.path(name).is_dir()) == ("/" in name)  # a folder of the hub, or one file

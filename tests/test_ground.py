@@ -1,6 +1,7 @@
 """The whole module, with its real models, on a short video whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from segment_anything import sam_model_registry
 from pgvl_core import assets, cli, profiles
 from pgvl_core.evaluation.boxes import box_iou
 from pgvl_core.grounding.answer import colour_of
+from pgvl_core.grounding.memory import Memory
+from pgvl_core.grounding.sam2 import Sam2Memory
 from pgvl_core.grounding.tags import tag_list
 from pgvl_core.toyworld import make_clip
 from pgvl_core.video import Video, write_video
@@ -132,22 +135,29 @@ def test_what_is_not_seen_in_the_moment_is_not_meant(grounder, path, answer):
     assert min(min(track.frames) for track in answer.tracks) < 16  # the scene keeps what it had
 
 
-def test_laptop_points_with_clip_groundingdino_and_sam(path, tmp_path, monkeypatch):
-    """Random weights in the official layouts: what is found means nothing; its form is right."""
-    row = profiles.profile("laptop")
-    (tmp_path / "clip").mkdir()
-    (tmp_path / "dino").mkdir()
+@pytest.mark.parametrize("name", ["laptop", "paper"])
+def test_the_larger_profiles_point(name, path, tmp_path, monkeypatch):
+    """With CLIP, GroundingDINO and SAM; SAM 2 tracks in paper.
+
+    Random weights in the official layouts: what is found means nothing; its form is right.
+    """
+    row = profiles.profile(name)
+    for folder in ("clip", "dino", "sam2"):
+        (tmp_path / folder).mkdir()
     torch.manual_seed(0)
     torch.save(tiny.sam().state_dict(), tmp_path / "sam.pth")
     files = {
         row.tags: tiny.clip(tmp_path / "clip"),
         row.detector: tiny.grounding_dino(tmp_path / "dino", tokens=256),
         row.segmenter: tmp_path / "sam.pth",
+        "facebook/sam2.1-hiera-large": tiny.sam2_video(tmp_path / "sam2"),
     }
     own = assets.path
     monkeypatch.setattr(assets, "path", lambda name: files.get(name) or own(name))
-    monkeypatch.setitem(sam_model_registry, "vit_b", tiny.sam)
-    told = profiles.grounder("laptop").ground(path, "A dog and a cat.", "what moves?")
+    monkeypatch.setitem(sam_model_registry, row.segmenter.removeprefix("sam_"), tiny.sam)
+    grounder = profiles.grounder(name)
+    assert isinstance(grounder.carrier(), Memory if name == "laptop" else Sam2Memory)
+    told = grounder.ground(path, "A dog and a cat.", "what moves?")
     assert [span.phrase.text for span in told.spans] == ["dog", "cat"]
     assert all(span.tracks or span.note for span in told.spans)
     assert len(told.frames) == 10  # two seconds, five frames a second
@@ -157,3 +167,13 @@ def test_laptop_points_with_clip_groundingdino_and_sam(path, tmp_path, monkeypat
         for frame, box in zip(track.frames, track.boxes, strict=True):
             rows, columns = np.nonzero(track.mask(frame))
             assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_where_the_language_model_names_things_it_is_asked(grounder, path, monkeypatch):
+    """What it names is marked; the rest of the sentence is left alone."""
+    row = replace(profiles.profile("pocket"), phrases="llm")
+    monkeypatch.setitem(profiles.PROFILES, "pocket", row)
+    own = profiles.grounder("pocket", grounder.encoder, lambda question: "ducks")
+    own._scene = grounder._scene
+    told = own.ground(path, "Two ducks beside a wall.")
+    assert [span.phrase.text for span in told.spans] == ["ducks"]

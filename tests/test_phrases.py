@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgvl_core import toyworld
-from pgvl_core.grounding.phrases import answering, noun_phrases
+from pgvl_core.grounding.phrases import answering, llm_phrases, located, noun_phrases
 
 
 def named(sentence):
@@ -92,3 +92,40 @@ def test_the_phrase_that_answers(question, answer, text):
 def test_a_verb_after_a_noun_is_no_part_of_its_name():
     found = named("A man on a bicycle waits beside a motorcycle.")
     assert [head for _, head, _ in found] == ["man", "bicycle", "motorcycle"]
+
+
+# ------------------------------------------------------------------------------- the paper's way
+SAID = "The video shows two brown dogs and a bunch of grapes; a man rolls a dog house past them."
+
+
+def test_names_are_looked_up_in_the_sentence():
+    """And what the sentence does not say is not pointed at."""
+    assert located(SAID, [phrase.text for phrase in noun_phrases(SAID)]) == noun_phrases(SAID)
+    some = located(SAID, [" Dogs.", "the man", "unicorn", "video", "them", "two"])
+    assert [(p.text, p.head, p.count) for p in some] == [
+        ("brown dogs", "dog", 2),
+        ("man", "man", 1),
+    ]
+    assert located(SAID, []) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from([*SAID.lower().split(), "a man rolls", "dog house past"])))
+def test_any_names_give_ordered_spans_of_the_sentence(names):
+    end = 0
+    for phrase in located(SAID, names):
+        assert end <= phrase.start < phrase.end <= len(SAID)
+        assert SAID[phrase.start : phrase.end] == phrase.text
+        end = phrase.end
+
+
+def test_a_language_model_picks_the_things():
+    asked = []
+
+    def ask(question):
+        asked.append(question)
+        return "Brown dogs, a unicorn and the man."
+
+    assert [phrase.text for phrase in llm_phrases(ask, SAID)] == ["brown dogs", "man"]
+    assert len(asked) == 1
+    assert asked[0].endswith(SAID)

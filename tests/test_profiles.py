@@ -10,7 +10,7 @@ from pgvl_core.lite.audio_tags import LiteTagger
 from pgvl_core.profiles import PROFILES, listener, load, profile
 
 # Small models of the repository, and a package that brings its own.
-SHIPPED = {"liteclip", "litedetector", "litesam", "litetagger", "propagation", "whisper-at"}
+SHIPPED = {"liteclip", "litedetector", "litesam", "litetagger", "propagation", "whisper-at", "llm"}
 
 
 @pytest.mark.parametrize("name", ["pocket", "laptop", "paper"])

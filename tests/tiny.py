@@ -23,6 +23,13 @@ from transformers import (
     LlamaForCausalLM,
     LlamaTokenizer,
     PreTrainedTokenizerFast,
+    Sam2HieraDetConfig,
+    Sam2ImageProcessor,
+    Sam2VideoConfig,
+    Sam2VideoModel,
+    Sam2VideoProcessor,
+    Sam2VideoVideoProcessor,
+    Sam2VisionConfig,
     SwinConfig,
 )
 
@@ -153,6 +160,55 @@ def grounding_dino(folder: Path, tokens: int = 32) -> Path:
     )
     model.save_pretrained(folder)
     GroundingDinoProcessor(images, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def sam2_video(folder: Path, side: int = 64) -> Path:
+    """A tiny random SAM 2 for video, in transformers' layout."""
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8,
+        image_size=[side, side],
+        blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 32, 64],
+        num_attention_heads_per_stage=[1, 1, 1, 1],
+        window_size_per_stage=[4, 2, 2, 2],
+        global_attention_blocks=[3],
+        window_positional_embedding_background_size=[4, 4],
+    )
+    torch.manual_seed(0)
+    config = Sam2VideoConfig(
+        vision_config=Sam2VisionConfig(
+            backbone_config=backbone,
+            backbone_channel_list=[64, 32, 16, 8],
+            backbone_feature_sizes=[[side // n, side // n] for n in (4, 8, 16)],
+            fpn_hidden_size=128,
+        ),
+        prompt_encoder_config={"hidden_size": 128, "image_size": side, "mask_input_channels": 4},
+        mask_decoder_config={
+            "hidden_size": 128,
+            "mlp_dim": 32,
+            "num_attention_heads": 2,
+            "iou_head_hidden_dim": 16,
+        },
+        image_size=side,
+        num_maskmem=3,
+        max_object_pointers_in_encoder=4,
+        memory_attention_hidden_size=128,
+        memory_attention_num_layers=1,
+        memory_attention_feed_forward_hidden_size=32,
+        memory_attention_rope_feat_sizes=[side // 16, side // 16],
+        memory_encoder_hidden_size=128,
+        memory_encoder_output_channels=64,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=32,
+    )
+    size = {"height": side, "width": side}
+    masks = {"height": side // 4, "width": side // 4}
+    Sam2VideoModel(config).save_pretrained(folder)
+    Sam2VideoProcessor(
+        Sam2ImageProcessor(size=size, mask_size=masks), Sam2VideoVideoProcessor(size=size)
+    ).save_pretrained(folder)
     return folder
 
 

@@ -9,7 +9,7 @@ about again and again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from ..video import Video
 from .answer import GroundedAnswer, blocks
 from .detect import Detector
 from .match import gist, match
+from .memory import Carrier, Memory
+from .phrases import Phrase, noun_phrases
 from .shots import Shot, find_shots
 from .tags import tag, tag_list
 from .track import Track, follow, join
@@ -59,10 +61,22 @@ class Grounder:
     detector : Detector
     predictor : SamPredictor
         From `segment.load_segmenter`.
+    carrier : callable
+        Gives what carries masks through a shot, a fresh one for each; see `sam2.load_carrier`.
+    phrases : callable
+        Gives the noun phrases of an answer; see `phrases.llm_phrases`.
     """
 
-    def __init__(self, encoder: FrameEncoder, detector: Detector, predictor: SamPredictor) -> None:
+    def __init__(
+        self,
+        encoder: FrameEncoder,
+        detector: Detector,
+        predictor: SamPredictor,
+        carrier: Callable[[], Carrier] = Memory,
+        phrases: Callable[[str], Sequence[Phrase]] = noun_phrases,
+    ) -> None:
         self.encoder, self.detector, self.predictor = encoder, detector, predictor
+        self.carrier, self.phrases = carrier, phrases
         # What masks are carried by, in every profile: CLIP's patches are too large for it.
         self.trunk = encoder.trunk if isinstance(encoder, LiteCLIPEncoder) else clip.load_trunk()
         self._scene: tuple[object, Scene] | None = None
@@ -104,7 +118,8 @@ class Grounder:
         tracks = scene.tracks
         if moment is not None:
             tracks = [part for track in tracks if (part := track.within(*moment)).frames]
-        spans, target = match(self.encoder, text, tracks, scene.size, question)
+        phrases = self.phrases(text)
+        spans, target = match(self.encoder, text, tracks, scene.size, question, phrases)
         return GroundedAnswer(
             text=text,
             question=question,
@@ -156,7 +171,9 @@ class Grounder:
             clock("tags")
             queries = list(dict.fromkeys([*ALWAYS, *tags[-1]]))
             images = _numbered(video, own, short, bar)
-            tracks.append(follow(images, self.detector, self.predictor, self.trunk, queries))
+            tracks.append(
+                follow(images, self.detector, self.predictor, self.trunk, queries, self.carrier)
+            )
             clock("tracks")
         bar.close()
         joined = join(tracks)

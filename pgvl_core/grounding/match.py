@@ -19,7 +19,7 @@ import torch
 from ..encoder import FrameEncoder
 from ..lite.people import means_person
 from . import colour as colours
-from .phrases import Phrase, answering, noun_phrases
+from .phrases import Phrase, first_new, noun_phrases
 from .tags import shares, tag_list
 from .track import Track
 
@@ -243,6 +243,7 @@ def match(
     tracks: Sequence[Track],
     size: tuple[int, int],
     question: str = "",
+    phrases: Sequence[Phrase] | None = None,
 ) -> tuple[list[Span], Span | None]:
     """Which tracks the phrases of an answer mean, and which one answers the question.
 
@@ -256,6 +257,8 @@ def match(
     size : (width, height) of the frames in pixels
     question : str
         What was asked; its words tell more of the thing that is meant ("what moves up?").
+    phrases : sequence of Phrase
+        Of the text; those that spaCy finds if None.
 
     Returns
     -------
@@ -267,7 +270,7 @@ def match(
         meant: nothing fits, or the answer names nothing ("It is not said.") and the question tells
         no place or motion either.
     """
-    phrases = noun_phrases(text)
+    phrases = noun_phrases(text) if phrases is None else phrases
     asked = noun_phrases(question) if question else []
     fit_of = _fits(encoder, tracks, [*phrases, *asked])
     company = {
@@ -285,7 +288,7 @@ def match(
         spans.append(_span(phrase, scores, tracks))
     if not question:
         return spans, next(iter(spans), None)
-    named = _asked_for(question, asked) or answering(question, text)
+    named = _asked_for(question, asked) or first_new(asked, phrases)
     fits = fit_of[named] if named else np.zeros(len(tracks))
     told = [described(question, track, size, company) for track in tracks]
     more = bool(told) and min(told) < 1  # the question says more than a name

@@ -3,7 +3,8 @@
 Space-time correspondence as in video object segmentation by DINO's features (Caron et al., 2021,
 section 4.2.2): each cell of a frame looks for the cells most like it in frames whose masks are
 known, and takes over what these are part of. It is the propagation half of DEVA's decoupled
-tracking (Cheng et al., 2023); what appears, and when, is the detector's business.
+tracking (Cheng et al., 2023); what appears, and when, is the detector's business. SAM 2's memory
+(`sam2`) stands behind the same face, `Carrier`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -47,6 +49,24 @@ def embed(trunk: EfficientNet, image: np.ndarray) -> torch.Tensor:
     return normalize(torch.cat([normalize(eight, dim=1), sixteen], dim=1), dim=1)[0]
 
 
+class Carrier(Protocol):
+    """Carries the masks of things through one shot; of each frame, first `carry`, then `keep`."""
+
+    def carry(self, image: np.ndarray, cells: torch.Tensor) -> np.ndarray:
+        """Masks bool ``[K, H, W]`` in a new frame, uint8 RGB, of the K things that are known.
+
+        `cells` are the frame's, of `embed`. No pixel belongs to two things.
+        """
+        ...
+
+    def keep(self, cells: torch.Tensor, masks: np.ndarray, anchor: bool = False) -> None:
+        """Take over what the masks of that frame became; things that join come after the others.
+
+        `anchor` tells that the frame is worth going back to.
+        """
+        ...
+
+
 class Memory:
     """Frames whose masks are known: two to go back to, and the last few."""
 
@@ -71,6 +91,16 @@ class Memory:
             self.anchors = [*self.anchors[:1], (cells, shares)]
         else:
             self.recent.append((cells, shares))
+
+    def carry(self, image: np.ndarray, cells: torch.Tensor) -> np.ndarray:
+        """See `Carrier`."""
+        if not self.anchors:
+            return np.zeros((0, *image.shape[:2]), bool)
+        return draw(self.read(cells).cpu(), *image.shape[:2])
+
+    def keep(self, cells: torch.Tensor, masks: np.ndarray, anchor: bool = False) -> None:
+        """See `Carrier`."""
+        self.add(cells, share(masks, *cells.shape[1:]).to(cells.device), anchor)
 
     def read(self, cells: torch.Tensor) -> torch.Tensor:
         """How much of each cell of a new frame each thing takes: ``[K, rows, columns]``.
@@ -172,6 +202,6 @@ def propagate(
             )
         cells = embed(trunk, image)
         if number:
-            masks = draw(memory.read(cells).cpu(), *image.shape[:2])
+            masks = memory.carry(image, cells)
         yield masks
-        memory.add(cells, share(masks, *cells.shape[1:]).to(cells.device))
+        memory.keep(cells, masks)

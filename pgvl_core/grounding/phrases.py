@@ -1,11 +1,13 @@
 """Noun phrases of a sentence: the things that an answer names, and where in it they stand.
 
-The official code asks Vicuna for them. spaCy's parser does it in a millisecond, gives offsets, and
-never names what the sentence does not say.
+The official code asks Vicuna for them, and so can the larger profiles (`llm_phrases`). spaCy's
+parser does it in a millisecond, gives offsets, and never names what the sentence does not say.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
@@ -129,6 +131,12 @@ def _count(chunk: Span, head: Token) -> int | None:
     return None if "Plur" in (measure or head).morph.to_dict().get("Number", "") else 1
 
 
+def first_new(asked: Iterable[Phrase], named: Sequence[Phrase]) -> Phrase | None:
+    """The first phrase of an answer that its question lacks, or else its first; None of none."""
+    heads = {phrase.head for phrase in asked}
+    return next((phrase for phrase in named if phrase.head not in heads), next(iter(named), None))
+
+
 def answering(question: str, answer: str) -> Phrase | None:
     """The noun phrase of an answer that answers the question: the first that the question lacks.
 
@@ -140,6 +148,61 @@ def answering(question: str, answer: str) -> Phrase | None:
     Phrase or None
         None when the answer names nothing, as "Yes." does.
     """
-    asked = {phrase.head for phrase in noun_phrases(question)}
-    named = noun_phrases(answer)
-    return next((phrase for phrase in named if phrase.head not in asked), next(iter(named), None))
+    return first_new(noun_phrases(question), noun_phrases(answer))
+
+
+# ------------------------------------------------------------------------------- the paper's way
+REQUEST = (
+    "Which things does this sentence name? Write their names as they stand in it, separated by "
+    "commas, and nothing else. Sentence: "
+)
+
+
+def llm_phrases(ask: Callable[[str], str], sentence: str) -> list[Phrase]:
+    """The things that a sentence names, by a language model: the paper's way.
+
+    What it names is looked up in the sentence (`located`), for a language model also names what is
+    not said there, and then the official code points at it.
+
+    Parameters
+    ----------
+    ask : callable
+        Gives the language model's reply to a question.
+    sentence : str
+
+    Returns
+    -------
+    list of Phrase
+        As `noun_phrases` gives them.
+    """
+    return located(sentence, re.split(r"[,;\n]|\band\b", ask(f"{REQUEST}{sentence}")))
+
+
+def located(sentence: str, names: Iterable[str]) -> list[Phrase]:
+    """Names of things as phrases of the sentence, wherever they stand in it; the others go.
+
+    A noun phrase that a name touches is taken whole, with its adjectives and its count; what spaCy
+    holds for no noun is taken as it is named. Pronouns and what is no thing ("video") go.
+    """
+    plain = (name.strip(" .\t\"'*-").lower() for name in names)
+    wanted = {re.sub(r"^(an?|the|some) ", "", name) for name in plain} - {""}
+    places = [
+        place.span()
+        for name in sorted(wanted)
+        for place in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", sentence, re.IGNORECASE)
+    ]
+    nouns = noun_phrases(sentence)
+    found = [p for p in nouns if any(p.start < end and start < p.end for start, end in places)]
+    taken = [(phrase.start, phrase.end) for phrase in nouns]
+    parsed = _parse(sentence)
+    for start, end in sorted(places, key=lambda place: place[0] - place[1]):  # the longest first
+        span: Any = parsed.char_span(start, end, alignment_mode="expand")
+        if any(start < other and first < end for first, other in taken):
+            continue
+        taken.append((start, end))
+        while len(span) > 1 and _before(span[0]):
+            span = span[1:]
+        head = span.root.lemma_.lower()
+        if not _before(span[0]) and head not in NO_THINGS:
+            found.append(Phrase(span.text, span.start_char, span.end_char, head, None))
+    return sorted(found, key=lambda phrase: phrase.start)

@@ -10,7 +10,7 @@ it sees (its `max_num_objects` and `max_missed_detection_count`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 from ..evaluation.identity import one_to_one
 from . import colour, segment
 from .detect import Detector, crops
-from .memory import Memory, draw, embed, share
+from .memory import Carrier, Memory, embed, share
 
 EVERY = 3  # frames from one look of the detector to the next
 SAME = 0.3  # mask IoU from which what was found is what was carried
@@ -165,6 +165,8 @@ class Tracker:
         From `clip.load_trunk`.
     queries : list of str
         What the detector is asked for.
+    carrier : Carrier
+        A fresh one: it knows nothing yet.
     """
 
     def __init__(
@@ -173,14 +175,10 @@ class Tracker:
         predictor: SamPredictor,
         trunk: EfficientNet,
         queries: list[str],
+        carrier: Carrier,
     ) -> None:
-        self.detector, self.predictor, self.trunk, self.queries = (
-            detector,
-            predictor,
-            trunk,
-            queries,
-        )
-        self.memory = Memory()
+        self.detector, self.predictor, self.trunk = detector, predictor, trunk
+        self.queries, self.carrier = queries, carrier
         self.things: list[_Followed] = []
         self.looks = self.steps = 0
 
@@ -195,10 +193,8 @@ class Tracker:
             RGB.
         """
         cells = embed(self.trunk, image)
-        masks = np.zeros((len(self.things), *image.shape[:2]), bool)
+        masks = self.carrier.carry(image, cells)
         if self.things:
-            carried = draw(self.memory.read(cells).cpu(), *image.shape[:2])
-            masks[: len(carried)] = carried
             masks[[i for i, thing in enumerate(self.things) if thing.hidden or thing.gone]] = False
             masks = clean(masks)
         before = len(self.things)
@@ -209,8 +205,7 @@ class Tracker:
             if mask.any():
                 thing.track.record(number, mask)
         if self.things:
-            shares = share(masks, *cells.shape[1:]).to(cells.device)
-            self.memory.add(cells, shares, anchor=len(self.things) > before)
+            self.carrier.keep(cells, masks, anchor=len(self.things) > before)
         self.steps += 1
 
     def _look(
@@ -328,9 +323,10 @@ def follow(
     predictor: SamPredictor,
     trunk: EfficientNet,
     queries: list[str],
+    carrier: Callable[[], Carrier] = Memory,
 ) -> list[Track]:
     """Tracks of the things in one shot, given as (number, image) of its frames in order."""
-    tracker = Tracker(detector, predictor, trunk, queries)
+    tracker = Tracker(detector, predictor, trunk, queries, carrier())
     for number, image in frames:
         tracker.step(number, image)
     return tracker.tracks()
