@@ -211,7 +211,8 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _plural(noun: str) -> str:
+def plural(noun: str) -> str:
+    """A category in the plural: "geese", "pairs of shoes"."""
     if noun in PLURALS or noun in UNCHANGED:
         return PLURALS.get(noun, noun)
     if noun.startswith("pair of "):
@@ -225,10 +226,10 @@ def _and(parts: Sequence[str]) -> str:
     return " and ".join([", ".join(parts[:-1])] * (len(parts) > 1) + [parts[-1]])
 
 
-def _listing(tracks: Sequence[Track]) -> str:
-    """The objects in order of id, those of one category together: "two dogs and a car"."""
-    counts = Counter(track.category for track in tracks)
-    return _and([_a(n) if k == 1 else f"{NUMBERS[k]} {_plural(n)}" for n, k in counts.items()])
+def listing(nouns: Sequence[str]) -> str:
+    """What is there in this order, those of one category together: "two dogs and a car"."""
+    counts = Counter(nouns)
+    return _and([_a(n) if k == 1 else f"{NUMBERS[k]} {plural(n)}" for n, k in counts.items()])
 
 
 def _sentence(text: str) -> str:
@@ -247,7 +248,10 @@ def captions(tracks: Sequence[Track], known: Facts) -> list[str]:
             text = f"there is {_and([_a(noun) for noun in nouns])}"
         lead = "" if len(shots) == 1 else "first " if i == 0 else "then "
         told.append(_sentence(lead + text))
-    return [" ".join(told), _sentence(f"a video of {_listing(tracks)}")]
+    return [
+        " ".join(told),
+        _sentence(f"a video of {listing([track.category for track in tracks])}"),
+    ]
 
 
 # --------------------------------------------------------------------------------------- questions
@@ -274,13 +278,13 @@ def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) ->
     # Ids are dealt at random within a shot; an answer that is to be learned needs a rule.
     by_rule = sorted(tracks, key=lambda track: (track.shot, track.category))
     asked = [
-        ("object", "What is in the video?", _listing(by_rule)),
+        ("object", "What is in the video?", listing([track.category for track in by_rule])),
         ("object", f"Is there {_a(absent)} in the video?", "no"),
         ("count", "How many objects are there in the video?", NUMBERS[len(tracks)]),
     ]
     for category, count in counts.items():
         asked.append(("object", f"Is there {_a(category)} in the video?", "yes"))
-        asked.append(("count", f"How many {_plural(category)} are there?", NUMBERS[count]))
+        asked.append(("count", f"How many {plural(category)} are there?", NUMBERS[count]))
     order = _order(tracks, fps)
     if order:
         nouns = [_a(track.category) for track in order]

@@ -24,7 +24,7 @@ from peft import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.functional import cross_entropy, mse_loss, normalize
+from torch.nn.functional import cross_entropy, mse_loss, normalize, one_hot
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -445,7 +445,8 @@ def align(
     Parameters
     ----------
     names : what can be shown; several words have the mean of their embeddings
-    draw : gives a batch of tokens ``[b, D]`` and the numbers ``[b]`` of their names
+    draw : gives a batch of tokens ``[b, D]``, and which name each has: its number, int64 ``[b]``,
+        or each name's share in it, float32 ``[b, names]``
     sample : tokens ``[n, D]`` that the features' mean and spread are taken of
 
     Returns
@@ -465,15 +466,16 @@ def align(
     history = []
     for _ in tqdm(range(steps), desc="align"):
         tokens, shown = draw()
+        shares = shown if shown.is_floating_point() else one_hot(shown, len(names)).float()
         written = model.projector((tokens - learner.mean) / learner.std) * learner.scale
         cosines = normalize(written - centre, dim=-1) @ units.T
-        distance = mse_loss(written, vectors[shown]) / learner.scale**2
-        loss = cross_entropy(20 * cosines, shown) + 0.3 * distance
+        distance = mse_loss(written, shares @ vectors) / learner.scale**2
+        loss = cross_entropy(20 * cosines, shares) + 0.3 * distance
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        right = (cosines.argmax(-1) == shown).float().mean().item()
+        right = (cosines.argmax(-1) == shares.argmax(-1)).float().mean().item()
         history.append({"loss": loss.item(), "right": right})
     learner.fold()
     return history

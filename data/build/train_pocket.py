@@ -15,6 +15,12 @@ A second stage goes on from there. It asks how many more often, above all of cli
 two things, and it has a fourth kind: clips with a narrator, whose transcript, as a speech
 recogniser might have it, answers what no picture shows, or does not.
 
+A third stage goes on from that. What was wrong by then was mostly a thing too many: a few
+photographs are all the backgrounds that toyworld has to train on, and on others a token was
+misnamed. So there are other clips, and many more that are put together from shots on recoloured and
+joined backgrounds (`scenes`); the projector is aligned anew, with noise on its features and with
+what covers each cell; and the language model learns to read it.
+
 The projector is aligned first, in a minute and without the language model: a token of a frame
 that shows one thing is drawn to the word embedding of its name, among all names. So the language
 model starts from vectors that it nearly reads; from a random projector it takes several times as
@@ -26,12 +32,14 @@ Seed 0.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import re
 import sys
-from collections import defaultdict
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +47,27 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from timm.data import ImageNetInfo
-from torch.nn.functional import normalize
+from torch.nn.functional import adaptive_avg_pool2d, normalize
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pgvl_core import assets, projector, train
 from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.evaluation.intervals import wilson
-from pgvl_core.model import PGVideoLLaVA
+from pgvl_core.model import PGVideoLLaVA, load
 from pgvl_core.toyworld import Question, categories, make_clip
 from pgvl_core.toyworld_render import backgrounds
-from pgvl_core.toyworld_text import NUMBERS, topic
+from pgvl_core.toyworld_text import NUMBERS, listing, plural, topic
 from pgvl_core.video import sample_indices
 
 sys.path.insert(0, str(Path(__file__).parent))
+import scenes
 from fit_liteclip import GROUPS, WEARABLES
 from narration import misheard, narrate, unsaid
 
 SEED = 0
 CLIPS, IMAGINED, NARRATED = 6000, 800, 2500
+MORE, SCENES = 3200, 8000  # what the third stage goes on with
 FRAMES, SIDE = 8, 7
 FOLDER = assets.DATA.parent / "build" / "pocket"
 WEIGHTS = assets.DATA / "weights" / "pocket.safetensors"
@@ -87,6 +97,7 @@ TOTAL = (
     "How many things appear in the video?",
 )
 SECOND = replace(train.POCKET, steps=760, rate=4e-4, lora_rate=6e-4)
+THIRD = replace(train.POCKET, steps=400, rate=3e-4, lora_rate=8e-4)
 VAGUE = {
     "animal",
     "insect",
@@ -118,7 +129,16 @@ def asked(listing: str, rng: np.random.Generator) -> list[tuple[str, str]]:
     return [*pairs, (DESCRIBE[0], what)]
 
 
-def toyworld_example(seed: int, encoder: LiteCLIPEncoder, model: PGVideoLLaVA) -> train.Example:
+@dataclass(frozen=True)
+class Seen(train.Example):
+    """An example that also tells which thing each of its tokens shows, and how much of it."""
+
+    nouns: tuple[str, ...] = ()  # of the clip's n things
+    frames: torch.Tensor | None = None  # [FRAMES, n]: part of a frame that a thing covers
+    cells: torch.Tensor | None = None  # [SIDE * SIDE, n]: part of a cell, on average over time
+
+
+def toyworld_example(seed: int, model: PGVideoLLaVA) -> Seen:
     """A training clip: one to five objects, half of the time one after the other."""
     rng = np.random.default_rng([seed, 77])
     count = int(rng.choice([1, 2, 3, 4, 5], p=[0.15, 0.45, 0.25, 0.1, 0.05]))
@@ -126,8 +146,16 @@ def toyworld_example(seed: int, encoder: LiteCLIPEncoder, model: PGVideoLLaVA) -
     clip = make_clip(seed, frames=32, fps=8, objects=count, shots=shots)
     listing = next(each.answer for each in clip.qa if each.question == LISTING[0])
     pairs = asked(listing, rng) + some(clip.qa, rng)
-    tokens = model.encode(clip.frames[sample_indices(len(clip.frames), FRAMES)])
-    return train.Example(tokens.half(), tuple(dict.fromkeys(pairs)))
+    indices = sample_indices(len(clip.frames), FRAMES)
+    visible = torch.from_numpy(np.stack([track.visible[indices] for track in clip.tracks]))
+    cover = adaptive_avg_pool2d(visible.float(), SIDE).flatten(2)  # [n, FRAMES, SIDE * SIDE]
+    return Seen(
+        model.encode(clip.frames[indices]).half(),
+        tuple(dict.fromkeys(pairs)),
+        nouns=tuple(track.category for track in clip.tracks),
+        frames=cover.mean(2).T,
+        cells=cover.mean(1).T,
+    )
 
 
 # How often a question that begins so is kept. Pooled tokens tell little of motions, places and
@@ -189,15 +217,48 @@ def narrated(example: train.Example, rng: np.random.Generator, known: list[str])
     return replace(example, pairs=tuple(asked), transcript=misheard(told.text, rng))
 
 
-def keep(file: Path, example: train.Example) -> None:
+def keep(file: Path, example: Seen) -> None:
     assert example.tokens is not None
-    train.write_tensors(file, {"tokens": example.tokens}, {"pairs": json.dumps(example.pairs)})
+    assert example.frames is not None
+    assert example.cells is not None
+    tensors = {"tokens": example.tokens, "frames": example.frames, "cells": example.cells}
+    said = {"pairs": json.dumps(example.pairs), "nouns": json.dumps(example.nouns)}
+    train.write_tensors(file, tensors, said)
 
 
-def kept(file: Path) -> train.Example:
+def kept(file: Path) -> Seen:
     with safe_open(file, "pt") as found:
-        pairs = json.loads(found.metadata()["pairs"])
-        return train.Example(found.get_tensor("tokens"), tuple((q, a) for q, a in pairs))
+        said = {name: json.loads(text) for name, text in found.metadata().items()}
+        return Seen(
+            found.get_tensor("tokens"),
+            tuple((q, a) for q, a in said["pairs"]),
+            nouns=tuple(said["nouns"]),
+            frames=found.get_tensor("frames"),
+            cells=found.get_tensor("cells"),
+        )
+
+
+def assembled(shots: scenes.Scenes, rng: np.random.Generator) -> train.Example:
+    """A clip put together from kept shots, with the questions that its truth allows."""
+    tokens, nouns, ordered = shots.clip(rng, FRAMES)
+    counts = Counter(nouns)
+    pairs = asked(sentence(listing(nouns)), rng)
+    pairs += [(TOTAL[0], sentence(NUMBERS[len(nouns)]))]
+    pairs += [(f"Is there {a(noun)} in the video?", "Yes.") for noun in counts]
+    pairs += [
+        (f"How many {plural(noun)} are there?", sentence(NUMBERS[n])) for noun, n in counts.items()
+    ]
+    if ordered:
+        things = [a(noun) for noun in nouns]
+        pairs += [("Which objects appear, in order?", sentence(", then ".join(things)))]
+        pairs += [("What is the first object to appear?", sentence(things[0]))]
+        pairs += [("What is the last object to appear?", sentence(things[-1]))]
+        pairs += [
+            (f"What appears right after the {before}?", sentence(a(after)))
+            for before, after in itertools.pairwise(nouns)
+            if counts[before] == 1
+        ]
+    return train.Example(tokens.half(), tuple(pairs))
 
 
 def names() -> list[str]:
@@ -214,6 +275,10 @@ def names() -> list[str]:
 
 def a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def imagined_example(
@@ -323,6 +388,55 @@ def align(
     train.align(model, known, draw, tokens[::10], steps=1500, seed=SEED)
 
 
+def realign(model: PGVideoLLaVA, clips: Sequence[Seen], shots: Sequence[scenes.Scene]) -> None:
+    """Align the projector again, from what it is: frames, cells of things, and empty cells.
+
+    A token is drawn to the names of what covers it, to each as far as it does, and one that nothing
+    covers to "background".
+    """
+    known = [*sorted(categories("train")), "background"]
+    number = {name: i for i, name in enumerate(known)}
+    pools: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[], [], []]
+
+    def put(tokens: torch.Tensor, nouns: Sequence[str], cover: torch.Tensor, cells: bool) -> None:
+        shares = torch.zeros(len(cover), len(known))
+        for i, noun in enumerate(nouns):
+            shares[:, number[noun]] += cover[:, i] if cells else cover[:, i].sqrt()
+        empty = shares.sum(1) < (0.02 if cells else 0.05)
+        plain = shares.max(1).values > 0.25  # a cell that is half covered has no name
+        shares[:, -1] = empty.float()
+        shares /= shares.sum(1, keepdim=True).clamp(min=1e-6)
+        # Of the empty cells one in twelve will do.
+        few = empty & (torch.rand(len(empty)) < 0.08)
+        groups = [(1, plain & ~empty), (2, few)] if cells else [(0, torch.ones_like(empty))]
+        for group, these in groups:
+            pools[group].append((tokens[these].half(), shares[these].half()))
+
+    torch.manual_seed(SEED)
+    for clip in clips:
+        assert clip.tokens is not None
+        assert clip.frames is not None
+        assert clip.cells is not None
+        put(clip.tokens[:FRAMES], clip.nouns, clip.frames, cells=False)
+        put(clip.tokens[FRAMES:], clip.nouns, clip.cells, cells=True)
+    for shot in shots:
+        put(shot.cells.float().mean(1), shot.nouns, shot.cover.mean(1), cells=False)
+        put(shot.cells.flatten(0, 1), shot.nouns, shot.cover.flatten(0, 1), cells=True)
+    tokens = [torch.cat([some for some, _ in pool]) for pool in pools]
+    shares = [torch.cat([some for _, some in pool]) for pool in pools]
+    sample = torch.cat([some[::20] for some in tokens]).float()
+    noise = 0.3 * (sample.std(0) + 1e-3)
+
+    def draw() -> tuple[torch.Tensor, torch.Tensor]:
+        at = [torch.randint(len(some), (n,)) for some, n in zip(tokens, (192, 96, 32), strict=True)]
+        drawn = torch.cat([some[i] for some, i in zip(tokens, at, strict=True)]).float()
+        wanted = torch.cat([some[i] for some, i in zip(shares, at, strict=True)]).float()
+        return drawn + noise * torch.randn_like(drawn), wanted
+
+    history = train.align(model, known, draw, sample, steps=4000, seed=SEED)
+    logging.info("aligned anew: %s", history[-1])
+
+
 def replay(llm: Any, tokenizer: Any) -> list[train.Example]:
     """Plain questions with the untrained model's own answers, in its own chat format."""
     questions = (Path(__file__).parent / "questions.txt").read_text(encoding="utf-8").splitlines()
@@ -381,29 +495,13 @@ def examine(model: PGVideoLLaVA, split: str, clips: int = 100) -> dict[str, str]
     }
 
 
-def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", default="0/1", help="encode only each n-th clip: 0/2, 1/2")
-    part, parts = map(int, parser.parse_args().part.split("/"))
-    (FOLDER / "clips").mkdir(parents=True, exist_ok=True)
-    model = untrained()
-    encoder = model.encoder
-    assert isinstance(encoder, LiteCLIPEncoder)
-    clips = []
-    for seed in tqdm(range(part, CLIPS, parts), desc="clips"):
-        file = FOLDER / "clips" / f"{seed}.safetensors"
-        if not file.exists():
-            keep(file, toyworld_example(seed, encoder, model))
-        clips.append(kept(file))
-    if parts > 1:
-        return
+def first_stages(
+    model: PGVideoLLaVA, films: Sequence[Seen], empty: list[torch.Tensor], called: list[str]
+) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    """Train an untrained model in two stages: its weights, and the curve."""
     rng = np.random.default_rng(SEED)
-    scenes = [backgrounds(rng, "train", 1, 224, 224)[0] for _ in range(400)]
-    empty = list(encoder.encode(np.stack(scenes)))
-    cells = torch.cat([e.tokens[FRAMES:].float() for e in clips[:400] if e.tokens is not None])
-    directions = class_directions(encoder.trunk, cells)
-    called = names()
+    clips: list[train.Example] = list(films)
+    directions = directions_of(model, clips)
     align(model, clips, empty, directions, called)
     data = clips + [imagined_example(rng, empty, directions, called) for _ in range(IMAGINED)]
     data += [each for each in clips if "Which objects appear, in order?" in dict(each.pairs)]
@@ -420,12 +518,83 @@ def main() -> None:
     second += data[CLIPS : CLIPS + IMAGINED] + 2 * plain
     logging.info("second stage: %d examples", len(second))
     more = train.train(model, second, FOLDER / "second", SECOND, SEED, fresh=False)
-    rows = run.history + more.history
-    curve = [{k: round(row[k], 4) for k in ("loss", "right")} for row in rows]
-    train.write_tensors(WEIGHTS, more.weights, {"history": json.dumps(curve)})
+    return more.weights, curve(run) + curve(more)
+
+
+def third_stage(
+    model: PGVideoLLaVA,
+    clips: Sequence[Seen],
+    shots: Sequence[scenes.Scene],
+    empty: list[torch.Tensor],
+    called: list[str],
+    plain: list[train.Example],
+) -> train.Run:
+    """Go on from the second stage with other clips."""
+    realign(model, clips, shots)
+    rng = np.random.default_rng([SEED, 3])
+    known = sorted({*categories("train"), *called})
+    directions = directions_of(model, clips)
+    together = scenes.Scenes(shots)
+    data = [assembled(together, rng) for _ in range(4500)]
+    data += clips[:1600]
+    data += [imagined_example(rng, empty, directions, called) for _ in range(500)]
+    data = [counted(sharpen(each, rng, known)) for each in data]
+    data += [narrated(each, rng, known) for each in data[4500:5400]] + 2 * plain
+    logging.info("third stage: %d examples", len(data))
+    return train.train(model, data, FOLDER / "third", THIRD, SEED, fresh=False)
+
+
+def directions_of(model: PGVideoLLaVA, clips: Sequence[train.Example]) -> torch.Tensor:
+    assert isinstance(model.encoder, LiteCLIPEncoder)
+    cells = [each.tokens[FRAMES:].float() for each in clips[:400] if each.tokens is not None]
+    return class_directions(model.encoder.trunk, torch.cat(cells))
+
+
+def curve(run: train.Run) -> list[dict[str, float]]:
+    return [{key: round(row[key], 4) for key in ("loss", "right")} for row in run.history]
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", default="0/1", help="encode only each n-th clip: 0/2, 1/2")
+    part, parts = map(int, parser.parse_args().part.split("/"))
+    second = FOLDER / "second.safetensors"
+    for name in ("clips", "scenes"):
+        (FOLDER / name).mkdir(parents=True, exist_ok=True)
+    model = untrained()
+    encoder = model.encoder
+    assert isinstance(encoder, LiteCLIPEncoder)
+    clips, shots = [], []
+    begin = CLIPS if second.exists() else 0
+    for seed in tqdm(range(begin + part, CLIPS + MORE, parts), desc="clips"):
+        file = FOLDER / "clips" / f"{seed}.safetensors"
+        if not file.exists():
+            keep(file, toyworld_example(seed, model))
+        clips.append(kept(file))
+    for seed in tqdm(range(part, SCENES, parts), desc="scenes"):
+        file = FOLDER / "scenes" / f"{seed}.safetensors"
+        if not file.exists():
+            rng = np.random.default_rng([SEED, 3, seed])
+            scenes.keep(file, scenes.scene(rng, encoder, SIDE))
+        shots.append(scenes.kept(file))
+    if parts > 1:
+        return
+    rng = np.random.default_rng(SEED)
+    photographs = [backgrounds(rng, "train", 1, 224, 224)[0] for _ in range(400)]
+    empty = list(encoder.encode(np.stack(photographs)))
+    called, plain = names(), replay(model.llm, model.tokenizer)
+    if not second.exists():
+        weights, history = first_stages(model, clips[:CLIPS], empty, called)
+        train.write_tensors(second, weights, {"history": json.dumps(history)})
+    with safe_open(second, "pt") as found:
+        history = json.loads(found.metadata()["history"])
+    model = load("smollm2", encoder, second)
+    run = third_stage(model, clips[-MORE:], shots, empty, called, plain)
+    train.write_tensors(WEIGHTS, run.weights, {"history": json.dumps(history + curve(run))})
     logging.info("wrote %s, %.1f MB", WEIGHTS.name, WEIGHTS.stat().st_size / 2**20)
     for split in ("compositions", "unseen"):
-        logging.info("%s: %s", split, json.dumps(examine(model, split), indent=2))
+        logging.info("%s: %s", split, json.dumps(examine(model, split, 60), indent=2))
 
 
 if __name__ == "__main__":
