@@ -1,8 +1,8 @@
 """Shots to put clips together from: one to three seen cut-outs in other light, three moments each.
 
 A clip that is rendered teaches a dozen pairings and a handful of backgrounds; 15 photographs are
-all there are to train on. A shot's features, kept once, can stand in any clip: thousands of clips in
-turn, on backgrounds that were recoloured and joined at ragged edges, cost nothing but memory.
+all there are to train on. A shot's features, kept once, can stand in any clip: thousands of clips
+in turn, on backgrounds that were recoloured and joined at ragged edges, cost nothing but memory.
 Pairs of things, and of things and motions, that training never shows are left out here too.
 """
 
