@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -193,6 +194,7 @@ def test_a_run_that_fails_takes_no_other_with_it_and_is_tried_again(checkout, ca
 
 
 COMMAND = """import sys
+from functools import partial
 from pathlib import Path
 from pgvl_core import cli, workbook
 workbook.NOTEBOOKS = Path("notebooks").absolute()
@@ -210,7 +212,9 @@ def test_a_sweep_that_is_stopped_goes_on_where_it_was(checkout, stop):
     write_sweep(checkout, grid={"COUNT": [2, 3]}, fixed=fixed)
     command = [sys.executable, "-c", COMMAND]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(command, env=environment, start_new_session=True)
+    # A shell's background jobs ignore SIGINT, and their children would too.
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    first = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=listens)
     until(lambda: ["3", "0"] in diary(checkout) if (checkout / "diary.txt").exists() else False)
     finished = list((checkout / "out").glob("*/run.json"))
     assert [path.parent.name.split("_")[0] for path in finished] == ["COUNT-2"]
