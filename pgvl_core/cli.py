@@ -157,11 +157,9 @@ def _ground(options: argparse.Namespace) -> int:
             raise ValueError(f"{path}: give a {suffix} file in a folder that is there")
     conversation = _conversation(options)
     said = conversation.ask(options.question)
-    plain = Conversation(conversation.model)
 
     def ask(question: str) -> str:
-        plain.clear()
-        return plain.ask(question, max_new_tokens=64).text
+        return Conversation(conversation.model).ask(question, max_new_tokens=64).text
 
     grounded = profiles.grounder(options.profile, ask=ask).ground(
         options.video, said.text, options.question, conversation.transcript

@@ -207,7 +207,8 @@ def expressions(tracks: Sequence[Track], known: Facts) -> list[Expression]:
 
 
 # ---------------------------------------------------------------------------------------- captions
-def _a(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """A category in the singular: "a dog", "an eel"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -229,10 +230,13 @@ def _and(parts: Sequence[str]) -> str:
 def listing(nouns: Sequence[str]) -> str:
     """What is there in this order, those of one category together: "two dogs and a car"."""
     counts = Counter(nouns)
-    return _and([_a(n) if k == 1 else f"{NUMBERS[k]} {plural(n)}" for n, k in counts.items()])
+    return _and(
+        [with_article(n) if k == 1 else f"{NUMBERS[k]} {plural(n)}" for n, k in counts.items()]
+    )
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """With a capital letter, and a full stop unless it is a question."""
     return text[0].upper() + text[1:] + ("" if text.endswith("?") else ".")
 
 
@@ -243,14 +247,16 @@ def captions(tracks: Sequence[Track], known: Facts) -> list[str]:
     for i, shot in enumerate(shots):
         nouns = [f"{track.colour or ''} {track.category}".strip() for track in shot]
         if all(known[track.id, track.motion] for track in shot):
-            text = _and([f"{_a(n)} {MOTION[t.motion]}" for n, t in zip(nouns, shot, strict=True)])
+            text = _and(
+                [f"{with_article(n)} {MOTION[t.motion]}" for n, t in zip(nouns, shot, strict=True)]
+            )
         else:
-            text = f"there is {_and([_a(noun) for noun in nouns])}"
+            text = f"there is {_and([with_article(noun) for noun in nouns])}"
         lead = "" if len(shots) == 1 else "first " if i == 0 else "then "
-        told.append(_sentence(lead + text))
+        told.append(sentence(lead + text))
     return [
         " ".join(told),
-        _sentence(f"a video of {listing([track.category for track in tracks])}"),
+        sentence(f"a video of {listing([track.category for track in tracks])}"),
     ]
 
 
@@ -279,22 +285,22 @@ def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) ->
     by_rule = sorted(tracks, key=lambda track: (track.shot, track.category))
     asked = [
         ("object", "What is in the video?", listing([track.category for track in by_rule])),
-        ("object", f"Is there {_a(absent)} in the video?", "no"),
+        ("object", f"Is there {with_article(absent)} in the video?", "no"),
         ("count", "How many objects are there in the video?", NUMBERS[len(tracks)]),
     ]
     for category, count in counts.items():
-        asked.append(("object", f"Is there {_a(category)} in the video?", "yes"))
+        asked.append(("object", f"Is there {with_article(category)} in the video?", "yes"))
         asked.append(("count", f"How many {plural(category)} are there?", NUMBERS[count]))
     order = _order(tracks, fps)
     if order:
-        nouns = [_a(track.category) for track in order]
+        nouns = [with_article(track.category) for track in order]
         asked.append(("order", "Which objects appear, in order?", ", then ".join(nouns)))
         asked.append(("order", "What is the first object to appear?", nouns[0]))
         asked.append(("order", "What is the last object to appear?", nouns[-1]))
         for before, after in itertools.pairwise(order):
             if counts[before.category] == 1:
                 question = f"What appears right after the {before.category}?"
-                asked.append(("order", question, _a(after.category)))
+                asked.append(("order", question, with_article(after.category)))
     for track in tracks:
         name, colourless = (_name(track, tracks, known, colour) for colour in (True, False))
         if name and known[track.id, track.motion]:
@@ -313,8 +319,8 @@ def questions(tracks: Sequence[Track], known: Facts, fps: float, absent: str) ->
     for each in expressions(tracks, known):
         if each.type == "interrogative" and each.text.startswith("what"):
             kind = "relation" if each.relation else "object"
-            asked.append((kind, _sentence(each.text), _a(tracks[each.target_id].category)))
-    return [Question(kind, question, _sentence(answer)) for kind, question, answer in asked]
+            asked.append((kind, sentence(each.text), with_article(tracks[each.target_id].category)))
+    return [Question(kind, question, sentence(answer)) for kind, question, answer in asked]
 
 
 def topic(question: Question) -> str:

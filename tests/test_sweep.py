@@ -194,7 +194,6 @@ def test_a_run_that_fails_takes_no_other_with_it_and_is_tried_again(checkout, ca
 
 
 COMMAND = """import sys
-from functools import partial
 from pathlib import Path
 from pgvl_core import cli, workbook
 workbook.NOTEBOOKS = Path("notebooks").absolute()

@@ -60,7 +60,7 @@ from pgvl_core.evaluation.intervals import wilson
 from pgvl_core.model import PGVideoLLaVA, load
 from pgvl_core.toyworld import Question, categories, make_clip
 from pgvl_core.toyworld_render import backgrounds
-from pgvl_core.toyworld_text import NUMBERS, listing, plural, topic
+from pgvl_core.toyworld_text import NUMBERS, listing, plural, sentence, topic, with_article
 from pgvl_core.video import sample_indices
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -184,7 +184,7 @@ def sharpen(example: train.Example, rng: np.random.Generator, known: list[str]) 
     said = " ".join(answer for _, answer in pairs)
     present = sum(answer == "Yes." for _, answer in pairs)
     absent = [noun for noun in rng.choice(known, present) if noun not in said]
-    pairs += [(f"Is there {a(noun)} in the video?", "No.") for noun in absent]
+    pairs += [(f"Is there {with_article(noun)} in the video?", "No.") for noun in absent]
     return train.Example(example.tokens, tuple(dict.fromkeys(pairs)))
 
 
@@ -216,7 +216,7 @@ def narrated(example: train.Example, rng: np.random.Generator, known: list[str])
     told = narrate(nouns, rng, absent)
     pictured = [example.pairs[i] for i in rng.permutation(len(example.pairs))[:4]]
     if absent and absent not in " ".join(answer for _, answer in example.pairs):
-        pictured.append((f"Is there {a(absent)} in the video?", "No."))
+        pictured.append((f"Is there {with_article(absent)} in the video?", "No."))
     asked = [*told.pairs, *unsaid(nouns, told, rng), *pictured]
     return replace(example, pairs=tuple(asked), transcript=misheard(told.text, rng))
 
@@ -251,23 +251,30 @@ def naming(example: train.Example, rng: np.random.Generator) -> train.Example:
     return replace(example, pairs=(*named, *kept))
 
 
+def in_turn(nouns: Sequence[str]) -> list[tuple[str, str]]:
+    """What is asked of things that appear one after the other."""
+    things = [with_article(noun) for noun in nouns]
+    return [
+        ("Which objects appear, in order?", sentence(", then ".join(things))),
+        ("What is the first object to appear?", sentence(things[0])),
+        ("What is the last object to appear?", sentence(things[-1])),
+    ]
+
+
 def assembled(shots: scenes.Scenes, rng: np.random.Generator) -> train.Example:
     """A clip put together from kept shots, with the questions that its truth allows."""
     tokens, nouns, ordered = shots.clip(rng, FRAMES)
     counts = Counter(nouns)
     pairs = asked(sentence(listing(nouns)), rng)
     pairs += [(TOTAL[0], sentence(NUMBERS[len(nouns)]))]
-    pairs += [(f"Is there {a(noun)} in the video?", "Yes.") for noun in counts]
+    pairs += [(f"Is there {with_article(noun)} in the video?", "Yes.") for noun in counts]
     pairs += [
         (f"How many {plural(noun)} are there?", sentence(NUMBERS[n])) for noun, n in counts.items()
     ]
     if ordered:
-        things = [a(noun) for noun in nouns]
-        pairs += [("Which objects appear, in order?", sentence(", then ".join(things)))]
-        pairs += [("What is the first object to appear?", sentence(things[0]))]
-        pairs += [("What is the last object to appear?", sentence(things[-1]))]
+        pairs += in_turn(nouns)
         pairs += [
-            (f"What appears right after the {before}?", sentence(a(after)))
+            (f"What appears right after the {before}?", sentence(with_article(after)))
             for before, after in itertools.pairwise(nouns)
             if counts[before] == 1
         ]
@@ -286,12 +293,9 @@ def names() -> list[str]:
     return called
 
 
-def a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+def vocabulary(called: Sequence[str]) -> list[str]:
+    """What can be shown: the sprites' categories, and what ImageNet's classes are called."""
+    return sorted({*categories("train"), *called})
 
 
 def imagined_example(
@@ -327,22 +331,14 @@ def imagined_example(
     cells = cells.clamp(min=0).flatten(1, 2)
     tokens = torch.cat([cells.mean(1), cells.mean(0)])
 
-    phrase = " and ".join([", ".join(map(a, nouns[:-1]))] * (len(nouns) > 1) + [a(nouns[-1])])
-    listing = phrase[0].upper() + phrase[1:] + "."
-    pairs = asked(listing, rng)
+    pairs = asked(sentence(listing(nouns)), rng)
     absent = called[rng.integers(1000)]
-    pairs += [(f"Is there {a(noun)} in the video?", "Yes.") for noun in nouns]
+    pairs += [(f"Is there {with_article(noun)} in the video?", "Yes.") for noun in nouns]
     if absent not in nouns:
-        pairs += [(f"Is there {a(absent)} in the video?", "No.")]
-    pairs += [("How many objects are there in the video?", f"{NUMBERS[count].capitalize()}.")]
+        pairs += [(f"Is there {with_article(absent)} in the video?", "No.")]
+    pairs += [(TOTAL[0], sentence(NUMBERS[count]))]
     if ordered:
-        order = ", then ".join(map(a, nouns))
-        pairs += [("Which objects appear, in order?", f"{order[0].upper()}{order[1:]}.")]
-        for which, noun in (("first", nouns[0]), ("last", nouns[-1])):
-            answer = a(noun)
-            pairs += [
-                (f"What is the {which} object to appear?", f"{answer[0].upper()}{answer[1:]}.")
-            ]
+        pairs += in_turn(nouns)
     return train.Example(tokens.half(), tuple(pairs))
 
 
@@ -509,7 +505,11 @@ def examine(model: PGVideoLLaVA, split: str, clips: int = 100) -> dict[str, str]
 
 
 def first_stages(
-    model: PGVideoLLaVA, films: Sequence[Seen], empty: list[torch.Tensor], called: list[str]
+    model: PGVideoLLaVA,
+    films: Sequence[Seen],
+    empty: list[torch.Tensor],
+    called: list[str],
+    plain: list[train.Example],
 ) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     """Train an untrained model in two stages: its weights, and the curve."""
     rng = np.random.default_rng(SEED)
@@ -519,9 +519,8 @@ def first_stages(
     align(model, clips, empty, directions, called)
     data = clips + [imagined_example(rng, empty, directions, called) for _ in range(IMAGINED)]
     data += [each for each in clips if "Which objects appear, in order?" in dict(each.pairs)]
-    known = sorted({*categories("train"), *called})
+    known = vocabulary(called)
     data = [sharpen(each, rng, known) for each in data]
-    plain = replay(model.llm, model.tokenizer)
     data += 2 * plain
     logging.info("%d examples, %d sprite categories", len(data), len(categories("train")))
     run = train.train(model, data, FOLDER, train.POCKET, SEED, fresh=False)
@@ -546,10 +545,6 @@ class Stock:
     called: list[str]
     plain: list[train.Example]
 
-    @property
-    def known(self) -> list[str]:
-        return sorted({*categories("train"), *self.called})
-
     def examples(
         self, rng: np.random.Generator, together: int, clips: Sequence[Seen], imagined: int
     ) -> list[train.Example]:
@@ -566,7 +561,7 @@ def third_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     """Go on from the second stage with other clips, the projector aligned anew."""
     realign(model, stock.clips, stock.shots)
     rng = np.random.default_rng([SEED, 3])
-    known = stock.known
+    known = vocabulary(stock.called)
     data = stock.examples(rng, 4500, stock.clips[:1600], 500)
     data = [counted(sharpen(each, rng, known)) for each in data]
     data += [narrated(each, rng, known) for each in data[4500:5400]] + 2 * stock.plain
@@ -577,7 +572,7 @@ def third_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
 def fourth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     """Go on from the third stage with lists and orders, the projector nearly as it is."""
     rng = np.random.default_rng([SEED, 4])
-    known = stock.known
+    known = vocabulary(stock.called)
     data = stock.examples(rng, 3000, stock.clips[1600:2300], 200)
     data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
     data += [narrated(each, rng, known) for each in data[3000:3300]] + stock.plain[::2]
@@ -625,7 +620,7 @@ def main() -> None:
     empty = list(encoder.encode(np.stack(photographs)))
     called, plain = names(), replay(model.llm, model.tokenizer)
     if not second.exists():
-        weights, history = first_stages(model, clips[:CLIPS], empty, called)
+        weights, history = first_stages(model, clips[:CLIPS], empty, called, plain)
         train.write_tensors(second, weights, {"history": json.dumps(history)})
     directions = directions_of(encoder, clips[-MORE:])
     stock = Stock(clips[-MORE:], shots, empty, directions, called, plain)

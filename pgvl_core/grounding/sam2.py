@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Sam2VideoModel, Sam2VideoProcessor
 
 from .. import assets
 from .memory import Carrier, Memory
@@ -91,6 +90,8 @@ def load_carrier(name: str, device: str | torch.device = "cpu") -> Callable[[], 
     """
     if name == "propagation":
         return Memory
+    from transformers import Sam2VideoModel, Sam2VideoProcessor  # half a second that pocket spares
+
     where = assets.path(name) if name in assets.ASSETS else name
     model: Any = Sam2VideoModel.from_pretrained(where)
     model = model.to(device).eval().requires_grad_(False)
