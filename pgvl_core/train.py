@@ -178,12 +178,12 @@ class Batch:
 
     @property
     def mask(self) -> torch.Tensor:
-        """Which position reads which: bool ``[B, 1, L, L]``."""
+        """What is added to attention scores: float32 ``[B, 1, L, L]``, 0, or -inf if not read."""
         length = self.ids.shape[1]
         before = torch.ones(length, length, dtype=torch.bool).tril()
         ours, theirs = self.branch.unsqueeze(2), self.branch.unsqueeze(1)
         allowed = before & ((theirs == 0) | (theirs == ours))
-        return allowed.unsqueeze(1)
+        return torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf).unsqueeze(1)
 
 
 class Row(NamedTuple):
@@ -306,7 +306,7 @@ def answers(
     device = model.llm.device
     hidden = model.llm.model(
         inputs_embeds=model.embed(batch.ids, projected),
-        attention_mask=batch.mask.to(device),
+        attention_mask=batch.mask.to(device, model.llm.dtype),
         position_ids=batch.positions.to(device),
         use_cache=False,
     ).last_hidden_state

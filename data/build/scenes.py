@@ -37,6 +37,26 @@ class Scene:
     cells: torch.Tensor  # float16 [MOMENTS, N, D]
     cover: torch.Tensor  # float32 [MOMENTS, N, n]: part of a cell that a thing covers
 
+    @property
+    def bare(self) -> torch.Tensor:
+        """Cells that no thing covers: bool ``[MOMENTS, N]``."""
+        return self.cover.sum(2) < 0.02
+
+    def elsewhere(self, rng: np.random.Generator, other: Scene) -> torch.Tensor:
+        """Its cells before another shot's background, or partly so: float32 ``[MOMENTS, N, D]``.
+
+        A frame's mean is mostly background, and a photograph is known by it: things that are seen
+        before one alone are named by it. The same cell is put in at all moments.
+        """
+        cells, bare = self.cells.float(), self.bare
+        spare = other.cells[other.bare]
+        if len(spare):
+            taken = torch.from_numpy(rng.random(cells.shape[1]) < rng.uniform(0.5, 1))
+            drawn = spare[torch.from_numpy(rng.integers(len(spare), size=cells.shape[1]))].float()
+            swapped = (bare & taken).unsqueeze(2)
+            cells = torch.where(swapped, drawn, cells)
+        return cells
+
 
 def fits(nouns: Sequence[str], motions: Sequence[str] = ()) -> bool:
     """Whether training may show these things together, and each in its motion."""
@@ -85,8 +105,9 @@ def kept(file: Path) -> Scene:
 class Scenes:
     """Many scenes, and clips put together from them."""
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
+    def __init__(self, scenes: Sequence[Scene], elsewhere: float = 0.0) -> None:
         self.scenes = scenes
+        self.elsewhere = elsewhere  # part of the shots that get another's background
         self.alone: dict[str, list[int]] = {}  # scenes of one thing, by its name
         for i, each in enumerate(scenes):
             if len(each.nouns) == 1:
@@ -120,6 +141,8 @@ class Scenes:
             low = at.long().clamp(max=MOMENTS - 2)
             part = (at - low)[:, None, None]
             kept = shot.cells.float()
+            if self.elsewhere and rng.random() < self.elsewhere:
+                kept = shot.elsewhere(rng, self.scenes[rng.integers(len(self.scenes))])
             cells.append((1 - part) * kept[low] + part * kept[low + 1])
         together = torch.cat(cells)
         return torch.cat([together.mean(1), together.mean(0)]), nouns, len(shots) > 1

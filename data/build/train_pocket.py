@@ -21,7 +21,8 @@ misnamed. So there are other clips, and many more that are put together from sho
 joined backgrounds (`scenes`); the projector is aligned anew, with noise on its features and with
 what covers each cell; and the language model learns to read it. By then a token tells its name by
 the nearest word embedding, and still the language model misread one clip in three: so a fourth
-stage asks for little but names, of more clips still.
+stage asks for little but names, of more clips still, and a fifth goes on with that for twice as
+long, most shots before another one's background.
 
 The projector is aligned first, in a minute and without the language model: a token of a frame
 that shows one thing is drawn to the word embedding of its name, among all names. So the language
@@ -70,7 +71,7 @@ from narration import misheard, narrate, unsaid
 
 SEED = 0
 CLIPS, IMAGINED, NARRATED = 6000, 800, 2500
-MORE, SCENES = 3200, 8000  # what the third stage goes on with
+MORE, SCENES = 3200, 8000  # what the third stage and those after it go on with
 FRAMES, SIDE = 8, 7
 FOLDER = assets.DATA.parent / "build" / "pocket"
 WEIGHTS = assets.DATA / "weights" / "pocket.safetensors"
@@ -102,6 +103,7 @@ TOTAL = (
 SECOND = replace(train.POCKET, steps=760, rate=4e-4, lora_rate=6e-4)
 THIRD = replace(train.POCKET, steps=400, rate=3e-4, lora_rate=8e-4)
 FOURTH = replace(train.POCKET, steps=1000, batch=4, rate=1e-4, lora_rate=6e-4)
+FIFTH = replace(train.POCKET, steps=2200, batch=4, rate=1e-4, lora_rate=7e-4, talk=6)
 VAGUE = {
     "animal",
     "insect",
@@ -536,7 +538,7 @@ def first_stages(
 
 @dataclass(frozen=True)
 class Stock:
-    """What the third and the fourth stage draw their examples from."""
+    """What the third stage and those after it draw their examples from."""
 
     clips: Sequence[Seen]
     shots: Sequence[scenes.Scene]
@@ -546,10 +548,15 @@ class Stock:
     plain: list[train.Example]
 
     def examples(
-        self, rng: np.random.Generator, together: int, clips: Sequence[Seen], imagined: int
+        self,
+        rng: np.random.Generator,
+        together: int,
+        clips: Sequence[Seen],
+        imagined: int,
+        elsewhere: float = 0.0,
     ) -> list[train.Example]:
         """Clips put together, clips that were rendered, and imagined ones."""
-        shots = scenes.Scenes(self.shots)
+        shots = scenes.Scenes(self.shots, elsewhere)
         data = [assembled(shots, rng) for _ in range(together)]
         data += clips
         return data + [
@@ -578,6 +585,30 @@ def fourth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     data += [narrated(each, rng, known) for each in data[3000:3300]] + stock.plain[::2]
     logging.info("fourth stage: %d examples", len(data))
     return train.train(model, data, FOLDER / "fourth", FOURTH, SEED, fresh=False)
+
+
+def fifth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
+    """Go on from the fourth stage for longer, with shots before one another's backgrounds."""
+    quicken(model)
+    rng = np.random.default_rng([SEED, 5])
+    known = vocabulary(stock.called)
+    data = stock.examples(rng, 7500, stock.clips, 500, elsewhere=0.6)
+    data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
+    data += [narrated(each, rng, known) for each in data[7500:8100]] + 2 * stock.plain
+    logging.info("fifth stage: %d examples", len(data))
+    return train.train(model, data, FOLDER / "fifth", FIFTH, SEED, fresh=False)
+
+
+STAGES = {"third": third_stage, "fourth": fourth_stage, "fifth": fifth_stage}
+
+
+def quicken(model: PGVideoLLaVA) -> None:
+    """A quarter less time a step: layers are kept as autocast would cast them at every step."""
+    model.lora.unmerge_adapter()  # what is rounded has nothing of the LoRA in it
+    model.llm.set_attn_implementation("eager")  # on a CPU, quicker than the kernel with a mask
+    for name, module in model.llm.model.layers.named_modules():
+        if isinstance(module, torch.nn.Linear) and "lora_" not in name:
+            module.to(torch.bfloat16)
 
 
 def directions_of(encoder: LiteCLIPEncoder, clips: Sequence[train.Example]) -> torch.Tensor:
@@ -625,7 +656,7 @@ def main() -> None:
     directions = directions_of(encoder, clips[-MORE:])
     stock = Stock(clips[-MORE:], shots, empty, directions, called, plain)
     before = second
-    for name, stage in {"third": third_stage, "fourth": fourth_stage}.items():
+    for name, stage in STAGES.items():
         file = FOLDER / f"{name}.safetensors"
         if not file.exists():
             run = stage(load("smollm2", encoder, before), stock)
