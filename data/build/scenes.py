@@ -142,7 +142,7 @@ class Scenes:
             part = (at - low)[:, None, None]
             kept = shot.cells.float()
             if self.elsewhere and rng.random() < self.elsewhere:
-                kept = shot.elsewhere(rng, self.scenes[rng.integers(len(self.scenes))])
+                kept = shot.elsewhere(rng, self.scenes[int(rng.integers(len(self.scenes)))])
             cells.append((1 - part) * kept[low] + part * kept[low + 1])
         together = torch.cat(cells)
         return torch.cat([together.mean(1), together.mean(0)]), nouns, len(shots) > 1

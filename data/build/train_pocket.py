@@ -603,7 +603,7 @@ STAGES = {"third": third_stage, "fourth": fourth_stage, "fifth": fifth_stage}
 
 
 def quicken(model: PGVideoLLaVA) -> None:
-    """A quarter less time a step: layers are kept as autocast would cast them at every step."""
+    """A fifth less time a step: layers are kept as autocast would cast them at every step."""
     model.lora.unmerge_adapter()  # what is rounded has nothing of the LoRA in it
     model.llm.set_attn_implementation("eager")  # on a CPU, quicker than the kernel with a mask
     for name, module in model.llm.model.layers.named_modules():
