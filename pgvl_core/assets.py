@@ -23,6 +23,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,35 @@ def fetch(profile: str = "pocket", to: str | Path | None = None) -> Path:
     for name in tqdm(needs(profile), desc=f"{profile} assets", unit="asset"):
         _ensure(name, store, full=True)
     return store
+
+
+def packaged(package: str, file: str) -> Path | None:
+    """A file of a package that is installed, which is not imported for it.
+
+    None where there is no such package, or another one of that name.
+    """
+    found = find_spec(package)
+    path = Path(found.origin).parent / file if found and found.origin else None
+    return path if path and path.is_file() else None
+
+
+def given(file: str, source: str, package: str) -> Path:
+    """A file of the store that the user puts there, for a package that is optional.
+
+    It is no asset: its authors publish no hash of it, and few want it.
+
+    Raises
+    ------
+    AssetError
+        When it is not there: says where it is to be had, and where it belongs.
+    """
+    path = home() / file
+    if not path.is_file():
+        raise AssetError(
+            f"{tidy(path)}: no such file. It is read as the package {package} is installed: "
+            f"download {source} to there, or uninstall {package} to do without it."
+        )
+    return path
 
 
 def sample_video(name: str) -> Path:

@@ -25,7 +25,9 @@ class Profile:
 
     A part is named by an asset (`assets.path`), or by one of the repository's own small models:
     "liteclip", "litedetector", "litesam", "litetagger", "propagation". The phrases of an answer are
-    found by "spacy-en" or by "llm", the language model itself.
+    found by "spacy-en" or by "llm", the language model itself. `own` names packages that pip cannot
+    get from PyPI and that the paper itself used; where one is installed it does the work of a part:
+    "deva" of the tracker, "ram" of the tags (the named encoder still names tracks).
     """
 
     name: str
@@ -42,6 +44,7 @@ class Profile:
     gpu: float = 0  # GB of accelerator memory; 0 when the processor does
     projector: str = ""  # file of data/weights, for a language model that has none of its own
     temporal: str = ""  # file of data/weights: how else than by averaging frames can be read
+    own: tuple[str, ...] = ()  # packages of the paper's own parts
 
     @property
     def parts(self) -> dict[str, str]:
@@ -100,6 +103,7 @@ PROFILES = {
             tracker="facebook/sam2.1-hiera-large",
             ram=32,
             gpu=24,
+            own=("deva", "ram"),
         ),
     )
 }
@@ -177,6 +181,9 @@ def grounder(
 ) -> Grounder:
     """The grounding module of a profile.
 
+    Profile paper tracks with DEVA and tags with RAM where these packages are installed, and else
+    with the parts of its row.
+
     Parameters
     ----------
     encoder : FrameEncoder
@@ -184,10 +191,16 @@ def grounder(
     ask : callable
         Gives the reply of the profile's language model to a plain question. Where the profile's
         `phrases` are the language model's, it is asked so; without it, spaCy finds them.
+
+    Raises
+    ------
+    AssetError
+        When such a package is installed and its weights are not in the store.
     """
     from functools import partial
 
     from pgvl_core.encoder import load_encoder
+    from pgvl_core.grounding import deva, ram
     from pgvl_core.grounding.detect import load_detector
     from pgvl_core.grounding.ground import Grounder
     from pgvl_core.grounding.phrases import llm_phrases, noun_phrases
@@ -196,14 +209,18 @@ def grounder(
 
     row = profile(name)
     device = _device(row)
+    tagger = ram.load(device) if "ram" in row.own and ram.installed() else None
+    tracker = "deva" if "deva" in row.own and deva.installed() else row.tracker
+    carrier = load_carrier(tracker, device)
     encoder = encoder or load_encoder(row.tags, device)
     detector = load_detector(row.detector, device, encoder)
     return Grounder(
         encoder,
         detector,
         load_segmenter(row.segmenter, device),
-        load_carrier(row.tracker, device),
+        carrier,
         partial(llm_phrases, ask) if ask and row.phrases == "llm" else noun_phrases,
+        tagger,
     )
 
 

@@ -154,6 +154,7 @@ def test_the_larger_profiles_point(name, path, tmp_path, monkeypatch):
     }
     own = assets.path
     monkeypatch.setattr(assets, "path", lambda name: files.get(name) or own(name))
+    monkeypatch.setattr(assets, "packaged", lambda *_: None)  # see test_deva and test_ram
     monkeypatch.setitem(sam_model_registry, row.segmenter.removeprefix("sam_"), tiny.sam)
     grounder = profiles.grounder(name)
     assert isinstance(grounder.carrier(), Memory if name == "laptop" else Sam2Memory)

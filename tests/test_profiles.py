@@ -6,8 +6,9 @@ import torch
 
 from pgvl_core import assets, audio, temporal
 from pgvl_core.encoder import LiteCLIPEncoder
+from pgvl_core.grounding import deva, ram
 from pgvl_core.lite.audio_tags import LiteTagger
-from pgvl_core.profiles import PROFILES, listener, load, profile
+from pgvl_core.profiles import PROFILES, grounder, listener, load, profile
 
 # Small models of the repository, and a package that brings its own.
 SHIPPED = {"liteclip", "litedetector", "litesam", "litetagger", "propagation", "whisper-at", "llm"}
@@ -59,6 +60,27 @@ def test_paper_tags_with_whisper_at_where_it_is_installed(installed, monkeypatch
     assert speech == "whisper-large-v2"
     assert named == (["large-v1"] if installed else [])
     assert (tagger == "whisper-at") == installed
+
+
+@pytest.mark.parametrize("own", [deva, ram], ids=["deva", "ram"])
+def test_paper_points_with_a_package_of_its_own_where_it_is_installed(own, tmp_path, monkeypatch):
+    """And says at once which file it wants; without the packages, see test_ground."""
+    monkeypatch.setenv("PGVL_HOME", str(tmp_path))
+    monkeypatch.setattr(deva, "installed", lambda: own is deva)
+    monkeypatch.setattr(ram, "installed", lambda: own is ram)
+    with pytest.raises(assets.AssetError, match=f"{own.WEIGHTS}: no such file.*{own.SOURCE} to"):
+        grounder("paper")
+    assert [row.name for row in PROFILES.values() if row.own] == ["paper"]
+
+
+@pytest.mark.parametrize("own", [deva, ram], ids=["deva", "ram"])
+def test_another_package_of_that_name_is_not_taken_for_it(own, tmp_path, monkeypatch):
+    name = own.__name__.split(".")[-1]
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('it was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not own.installed()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from .match import gist, match
 from .memory import Carrier, Memory
 from .phrases import Phrase, noun_phrases
 from .shots import Shot, find_shots
-from .tags import tag, tag_list
+from .tags import Tagger, tag, tag_list
 from .track import Track, follow, join
 
 SHORT_SIDE = 480  # pixels: larger videos are looked at so
@@ -57,7 +57,7 @@ class Grounder:
     Parameters
     ----------
     encoder : FrameEncoder
-        With words; it tags shots and names tracks.
+        With words; it names tracks.
     detector : Detector
     predictor : SamPredictor
         From `segment.load_segmenter`.
@@ -65,6 +65,8 @@ class Grounder:
         Gives what carries masks through a shot, a fresh one for each; see `sam2.load_carrier`.
     phrases : callable
         Gives the noun phrases of an answer; see `phrases.llm_phrases`.
+    tagger : callable
+        Gives the tags of a shot; see `ram.load`. If None, the encoder does, over `tags.tag_list`.
     """
 
     def __init__(
@@ -74,9 +76,13 @@ class Grounder:
         predictor: SamPredictor,
         carrier: Callable[[], Carrier] = Memory,
         phrases: Callable[[str], Sequence[Phrase]] = noun_phrases,
+        tagger: Tagger | None = None,
     ) -> None:
         self.encoder, self.detector, self.predictor = encoder, detector, predictor
         self.carrier, self.phrases = carrier, phrases
+        self.tagger = tagger or (
+            lambda images, top: tag(encoder, encoder.encode(images), tag_list(), top)
+        )
         # What masks are carried by, in every profile: CLIP's patches are too large for it.
         self.trunk = encoder.trunk if isinstance(encoder, LiteCLIPEncoder) else clip.load_trunk()
         self._scene: tuple[object, Scene] | None = None
@@ -166,8 +172,8 @@ class Grounder:
                 own = np.array([shot.start])
                 frames = np.sort(np.append(frames, shot.start))
             middle = own[np.unique(np.linspace(0, len(own) - 1, 5).astype(int)[1:4])]
-            features = self.encoder.encode(video.frames(middle, short).images)
-            tags.append([name for name, _ in tag(self.encoder, features, tag_list(), TAGS)])
+            tagged = self.tagger(video.frames(middle, short).images, TAGS)
+            tags.append([name for name, _ in tagged])
             clock("tags")
             queries = list(dict.fromkeys([*ALWAYS, *tags[-1]]))
             images = _numbered(video, own, short, bar)

@@ -4,7 +4,7 @@ Space-time correspondence as in video object segmentation by DINO's features (Ca
 section 4.2.2): each cell of a frame looks for the cells most like it in frames whose masks are
 known, and takes over what these are part of. It is the propagation half of DEVA's decoupled
 tracking (Cheng et al., 2023); what appears, and when, is the detector's business. SAM 2's memory
-(`sam2`) stands behind the same face, `Carrier`.
+(`sam2`) and DEVA's own (`deva`) stand behind the same face, `Carrier`.
 """
 
 from __future__ import annotations

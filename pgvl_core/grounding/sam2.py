@@ -52,10 +52,7 @@ class Sam2Memory:
 
     def keep(self, cells: torch.Tensor, masks: np.ndarray, anchor: bool = False) -> None:
         """See `memory.Carrier`. A thing's first frame is its anchor, whatever `anchor` says."""
-        known = len(self.carried)
-        same = np.diagonal(mask_iou(self.carried, masks[:known]))
-        wrong = np.nonzero((same < CORRECTED) & masks[:known].any(axis=(1, 2)))[0].tolist()
-        told = [*wrong, *range(known, len(masks))]
+        told = [*corrected(self.carried, masks), *range(len(self.carried), len(masks))]
         if told:
             self.processor.add_inputs_to_inference_session(
                 self.session, self.number, told, input_masks=[masks[i] for i in told]
@@ -80,16 +77,27 @@ class Sam2Memory:
             session.frames_tracked_per_obj[i].pop(old, None)
 
 
+def corrected(carried: np.ndarray, masks: np.ndarray) -> list[int]:
+    """Which things of bool ``[K, H, W]`` are seen elsewhere by ``[N, H, W]``, N at least K."""
+    masks = masks[: len(carried)]
+    same = np.diagonal(mask_iou(carried, masks))
+    return np.nonzero((same < CORRECTED) & masks.any(axis=(1, 2)))[0].tolist()
+
+
 def load_carrier(name: str, device: str | torch.device = "cpu") -> Callable[[], Carrier]:
     """What makes the carrier of a profile, one for each shot.
 
     Parameters
     ----------
     name : str
-        "propagation", or SAM 2 by an asset, a hub name or a folder in transformers' layout.
+        "propagation", "deva", or SAM 2 by an asset, a hub name or a folder in transformers' layout.
     """
     if name == "propagation":
         return Memory
+    if name == "deva":
+        from .deva import load  # which takes `corrected` from here
+
+        return load(device)
     from transformers import Sam2VideoModel, Sam2VideoProcessor  # half a second that pocket spares
 
     where = assets.path(name) if name in assets.ASSETS else name

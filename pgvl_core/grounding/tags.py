@@ -1,9 +1,15 @@
 """Tags: which words of a list describe a stretch of video, with no training on those words."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 
 from ..assets import DATA
 from ..encoder import FrameEncoder
+
+# Of frames of one shot, uint8 [T, H, W, 3], so many tags and their shares, best first.
+Tagger = Callable[[np.ndarray, int], list[tuple[str, float]]]
 
 ALIKE = 0.6  # cosine of two names' directions from which a word is no rival of a name
 
