@@ -63,14 +63,15 @@ def backgrounds(
     photos = _photographs(use)
     drawn = rng.permutation(len(photos))[:count]
     return [
-        _crop(rng, photos[i], height, width)
+        crop(rng, photos[i], height, width)
         if rng.random() < 2 / 3
         else _pattern(rng, use, height, width)
         for i in drawn
     ]
 
 
-def _crop(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
+def crop(rng: np.random.Generator, photo: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A random part of a photograph, mirrored at times: uint8 [height,width,3]."""
     scale = rng.uniform(0.6, 1) * min(photo.shape[0] / height, photo.shape[1] / width)
     h, w = round(scale * height), round(scale * width)
     y, x = rng.integers(photo.shape[0] - h + 1), rng.integers(photo.shape[1] - w + 1)

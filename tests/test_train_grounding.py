@@ -11,6 +11,7 @@ from pgvl_core.lite import detector
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "data" / "build"))
 import composites
+import fit_liteclip
 import train_grounding as recipe
 
 
@@ -39,6 +40,46 @@ def test_a_composite_is_its_seed():
     first, again = (composites.picture(np.random.default_rng(3)) for _ in range(2))
     assert np.array_equal(first.image, again.image)
     assert not np.array_equal(first.image, composites.picture(np.random.default_rng(4)).image)
+
+
+def test_a_composite_is_before_the_pictures_it_is_given():
+    """Four in five backgrounds are: of two plain ones, recoloured, a channel stays the greatest."""
+    plain = [np.zeros((300, 300, 3), np.uint8) + np.uint8([0, 0, 200])]
+    blue = 0
+    for seed in range(60):
+        behind = composites.background(np.random.default_rng(seed), 64, 64, plain)
+        blue += bool((behind.argmax(axis=2) == 2).all() and np.ptp(behind, axis=(0, 1)).max() < 99)
+    assert blue > 60 * 0.8**2 - 15  # also where two of them meet
+
+
+def test_a_composite_tells_what_its_things_are_called(monkeypatch):
+    """With one sprite to draw, all are called so; with all, names are those that were drawn."""
+    drawn = []
+    strew = composites.strew
+
+    def watched(*given):
+        name, mask = strew(*given)
+        drawn.append((name, mask.sum()))
+        return name, mask
+
+    monkeypatch.setattr(composites, "strew", watched)
+    for seed in range(8):
+        drawn.clear()
+        made = composites.picture(np.random.default_rng(seed))
+        assert len(made.names) == len(made.masks)
+        for name, mask in zip(made.names, made.masks, strict=True):
+            assert any(name == n and mask.sum() <= most for n, most in drawn)
+
+
+def test_discriminants_turn_from_what_varies_within_a_class():
+    """Means (1, 1) and (-1, -1), variances 1 and 9: of mean 5, so a shift of 2 x 5 for each."""
+    assert fit_liteclip.SHRINK == 2
+    offsets = torch.tensor([[1.0, 3.0], [1.0, -3.0], [-1.0, 3.0], [-1.0, -3.0]])
+    features = torch.cat([offsets + 1, offsets - 1])
+    found = fit_liteclip.discriminants(features, torch.tensor([0] * 4 + [1] * 4))
+    wanted = torch.tensor([1 / 11, 1 / 19])
+    wanted /= wanted.norm()
+    torch.testing.assert_close(found, torch.stack([wanted, -wanted]))
 
 
 def test_a_perfect_mask_costs_nothing_and_its_iou_is_one():

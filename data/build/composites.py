@@ -8,13 +8,19 @@ blurred, made noisy and compressed, as videos are. Half of the cut-outs keep toy
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from pgvl_core.toyworld import categories
 from pgvl_core.toyworld_render import SIZES, backgrounds, mask_boxes
+
+sys.path.insert(0, str(Path(__file__).parent))
+import scenery
 
 LEAST_SHOWN, LEAST_PIXELS = 0.25, 64  # less of a thing is not asked for
 SHAPES = (1.0, 1.0, 1.0, 4 / 3, 16 / 9, 2.35, 3 / 4, 9 / 16)  # width by height
@@ -25,33 +31,36 @@ class Picture:
     """A composite and its truth; n things."""
 
     image: np.ndarray  # uint8 [H,W,3] RGB
+    names: tuple[str, ...]
     masks: np.ndarray  # bool [n,H,W]: what of each is seen
     boxes: np.ndarray  # float64 [n,4], xyxy around it
 
 
-def picture(rng: np.random.Generator) -> Picture:
-    """A random composite with at least one thing to be seen in it."""
+def picture(rng: np.random.Generator, pictures: Sequence[np.ndarray] = ()) -> Picture:
+    """A random composite with at least one thing to be seen in it; `pictures` as `background`."""
     longest = 224 if rng.random() < 0.5 else int(rng.integers(192, 513))
     shape = SHAPES[rng.integers(len(SHAPES))]
     height, width = round(longest / max(shape, 1)), round(longest * min(shape, 1))
     while True:
-        canvas = background(rng, height, width)
+        canvas = background(rng, height, width, pictures)
         count = int(rng.integers(1, 7))
         full, shown = np.zeros((count, height, width), bool), np.zeros((count, height, width), bool)
-        place = rng.uniform(0, 1, 2)
+        names, place = [], rng.uniform(0, 1, 2)
         for i in range(count):
             if rng.random() > 0.3:  # else close to the one before, which it may cover
                 place = rng.uniform(0.04, 0.96, 2)
             else:
                 place = place + rng.normal(0, 0.12, 2)
-            full[i] = strew(rng, canvas, place, side(rng, count) * min(height, width))
+            name, full[i] = strew(rng, canvas, place, side(rng, count) * min(height, width))
+            names.append(name)
             shown[:i] &= ~full[i]
             shown[i] = full[i]
         seen = shown.sum((1, 2))
         whole = np.maximum(full.sum((1, 2)), 1)
         fine = (seen >= LEAST_SHOWN * whole) & (seen >= LEAST_PIXELS)
         if fine.any():
-            return Picture(filmed(rng, canvas), shown[fine], mask_boxes(shown[fine]))
+            told = tuple(name for name, ok in zip(names, fine, strict=True) if ok)
+            return Picture(filmed(rng, canvas), told, shown[fine], mask_boxes(shown[fine]))
 
 
 def side(rng: np.random.Generator, count: int) -> float:
@@ -61,11 +70,20 @@ def side(rng: np.random.Generator, count: int) -> float:
     return float(np.exp(rng.uniform(np.log(0.08), np.log(0.95))))
 
 
-def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A recoloured background, at times two of them, float32 ``[height, width, 3]``."""
+def background(
+    rng: np.random.Generator, height: int, width: int, pictures: Sequence[np.ndarray] = ()
+) -> np.ndarray:
+    """A recoloured background, at times two of them, float32 ``[height, width, 3]``.
+
+    They are toyworld's or, most of them, of the given `pictures`.
+    """
     first, second = (
         recoloured(rng, scene.astype(np.float32))
-        for scene in backgrounds(rng, "train", 2, height, width)
+        for scene in (
+            scenery.draw(rng, pictures, 2, height, width)
+            if pictures
+            else backgrounds(rng, "train", 2, height, width)
+        )
     )
     if rng.random() > 0.35:
         return first
@@ -90,13 +108,14 @@ def recoloured(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def strew(
     rng: np.random.Generator, canvas: np.ndarray, place: np.ndarray, side: float
-) -> np.ndarray:
-    """Draw a seen cut-out on a float32 canvas; gives its pixels, bool ``[H, W]``.
+) -> tuple[str, np.ndarray]:
+    """Draw a seen cut-out on a float32 canvas; gives its name and its pixels, bool ``[H, W]``.
 
     `place` is its centre as a part of width and height; `side` its longest side in pixels.
     """
     pool = categories("train")
-    sprites = pool[str(rng.choice(sorted(pool)))]
+    name = str(rng.choice(sorted(pool)))
+    sprites = pool[name]
     cut = sprites[rng.integers(len(sprites))].image.astype(np.float32)
     height, width = canvas.shape[:2]
     alpha = cut[..., 3:] / 255
@@ -118,7 +137,7 @@ def strew(
     if rng.random() < 0.3:  # an edge as soft as one that is out of focus
         drawn = cv2.GaussianBlur(drawn, (0, 0), rng.uniform(0.4, 1.2))
     canvas[:] = drawn[..., :3] + (1 - drawn[..., 3:]) * canvas
-    return drawn[..., 3] >= 0.5
+    return name, drawn[..., 3] >= 0.5
 
 
 def filmed(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:

@@ -5,13 +5,20 @@ Three kinds of pairs (text, image direction) go into one kernel ridge regression
 - the 1,000 ImageNet class names, and their WordNet definitions, with the trunk's own classifier
   rows; both texts come with timm;
 - everyday words that stand above them ("dog", "car", "person"), with the mean row of their classes;
-- the names of toyworld's *seen* sprites, with the mean feature of each over all training
-  backgrounds. Unseen and OpenMoji sprites stay out: notebook 01 is measured on them.
+- the names of toyworld's *seen* sprites, with the direction that tells each from the others in
+  boxes around it. Unseen and OpenMoji sprites stay out: notebook 01 is measured on them.
 
-Seed 0. Nothing is random but the sprites' sizes and places.
+A classifier's row tells a class from the others; a mean feature tells what its pictures show, their
+backgrounds too. So a sprite's direction is that of linear discriminant analysis: its mean, in boxes
+of composites before many backgrounds (`composites`, `scenery`), through the inverse of how features
+vary within a name.
+
+Seed 0.
 """
 
 import logging
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,9 +29,16 @@ from torch.nn.functional import normalize
 from tqdm.auto import tqdm
 
 from pgvl_core import assets, toyworld
+from pgvl_core.grounding.detect import crops
 from pgvl_core.lite import clip
 
+sys.path.insert(0, str(Path(__file__).parent))
+import scenery
+from composites import picture
+
 SEED = 0
+PICTURES = 3000  # composites, about 2.5 things each
+SHRINK = 2.0  # what is added to each feature's variance, in mean variances
 TEMPLATES = ("a photo of a {}", "{}", "a picture of the {}", "a close-up of a {}")
 
 # Words above ImageNet's classes, by class index. ImageNet has no class for a person: what people
@@ -152,6 +166,34 @@ def sprite_features(
     return torch.stack(means)
 
 
+def boxed(trunk: EfficientNet, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features ``[n, 1280]`` of boxes around sprites, a little off, and which name each shows."""
+    pictures = scenery.load()
+    features, shown = [], []
+    for seed in tqdm(range(PICTURES), desc="boxes"):
+        rng = np.random.default_rng([SEED, 2, seed])
+        made = picture(rng, pictures)
+        sides = np.tile(made.boxes[:, 2:] - made.boxes[:, :2], 2)
+        boxes = made.boxes + sides * rng.normal(0, 0.05, made.boxes.shape).clip(-0.12, 0.12)
+        height, width = made.image.shape[:2]
+        boxes = boxes.clip(0, [width, height, width, height])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 4)
+        pixels = torch.from_numpy(crops(made.image, boxes)).permute(0, 3, 1, 2)
+        features.append(clip.trunk_map(trunk, pixels).mean(dim=(2, 3)))
+        shown += [names.index(name) for name in made.names]
+    return torch.cat(features), torch.tensor(shown)
+
+
+def discriminants(features: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Unit directions ``[K, D]`` of K classes by linear discriminant analysis, shrunk."""
+    sums = torch.zeros(int(shown.max()) + 1, features.shape[1]).index_add_(0, shown, features)
+    means = sums / shown.bincount()[:, None]
+    within = features - means[shown]
+    covariance = within.T @ within / len(within)
+    covariance += SHRINK * covariance.diagonal().mean() * torch.eye(len(covariance))
+    return normalize(torch.linalg.solve(covariance, (means - means.mean(0)).T).T, dim=-1)
+
+
 def background_crops(side: int = 224) -> list[np.ndarray]:
     """The middle square of each training background, uint8 ``[side, side, 3]``."""
     files = sorted((assets.DATA / "backgrounds" / "train").iterdir())
@@ -186,16 +228,11 @@ def main() -> None:
     logging.info("200 ImageNet classes held out of the fit: %s", accuracy)
 
     names = sorted({sprite.name for sprite in seen})
-    pictures = normalize(features - image_centre, dim=-1)
-    of_name = [
-        pictures[[i for i, sprite in enumerate(seen) if sprite.name == name]].mean(0)
-        for name in names
-    ]
-    groups = [rows[members].mean(0) for members in GROUPS.values()]
+    groups = torch.stack([rows[members].mean(0) for members in GROUPS.values()])
     extra = name_vectors(sentences, [[word] for word in [*GROUPS, *names]])
     fitted = clip.fit_text_map(
         torch.cat([text, extra]),
-        normalize(torch.cat([directions, torch.stack(groups + of_name)]), dim=-1),
+        torch.cat([directions, normalize(groups, dim=-1), discriminants(*boxed(trunk, names))]),
         image_centre,
     )
     clip.TEXT_MAP.parent.mkdir(exist_ok=True)

@@ -68,8 +68,13 @@ def fits(nouns: Sequence[str], motions: Sequence[str] = ()) -> bool:
     )
 
 
-def scene(rng: np.random.Generator, encoder: LiteCLIPEncoder, side: int) -> Scene:
-    """A random shot, its features and what covers them."""
+def scene(
+    rng: np.random.Generator,
+    encoder: LiteCLIPEncoder,
+    side: int,
+    pictures: Sequence[np.ndarray] = (),
+) -> Scene:
+    """A random shot, before toyworld's backgrounds or the given ones; its features and cover."""
     pool = categories("train")
     count = int(rng.choice([1, 2, 3], p=[0.75, 0.15, 0.1]))
     while True:
@@ -80,7 +85,7 @@ def scene(rng: np.random.Generator, encoder: LiteCLIPEncoder, side: int) -> Scen
         sprites = [pool[noun][rng.integers(len(pool[noun]))] for noun in nouns]
         frames = np.zeros((MOMENTS, SIZE, SIZE, 3), np.uint8)
         full, shown = np.zeros((2, count, MOMENTS, SIZE, SIZE), bool)
-        behind = np.rint(background(rng, SIZE, SIZE)).astype(np.uint8)
+        behind = np.rint(background(rng, SIZE, SIZE, pictures)).astype(np.uint8)
         render_shot(rng, frames, full, shown, sprites, motions, behind, crossing=False)
         if (shown.sum((1, 2, 3)) > 0.5 * full.sum((1, 2, 3))).all() and shown.any((2, 3)).all():
             break
