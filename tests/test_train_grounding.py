@@ -53,7 +53,7 @@ def test_a_composite_is_before_the_pictures_it_is_given():
 
 
 def test_a_composite_tells_what_its_things_are_called(monkeypatch):
-    """With one sprite to draw, all are called so; with all, names are those that were drawn."""
+    """As one that was drawn, and no more of it is seen than was drawn."""
     drawn = []
     strew = composites.strew
 

@@ -8,19 +8,15 @@ blurred, made noisy and compressed, as videos are. Half of the cut-outs keep toy
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
+import scenery
 
 from pgvl_core.toyworld import categories
-from pgvl_core.toyworld_render import SIZES, backgrounds, mask_boxes
-
-sys.path.insert(0, str(Path(__file__).parent))
-import scenery
+from pgvl_core.toyworld_render import SIZES, mask_boxes
 
 LEAST_SHOWN, LEAST_PIXELS = 0.25, 64  # less of a thing is not asked for
 SHAPES = (1.0, 1.0, 1.0, 4 / 3, 16 / 9, 2.35, 3 / 4, 9 / 16)  # width by height
@@ -79,11 +75,7 @@ def background(
     """
     first, second = (
         recoloured(rng, scene.astype(np.float32))
-        for scene in (
-            scenery.draw(rng, pictures, 2, height, width)
-            if pictures
-            else backgrounds(rng, "train", 2, height, width)
-        )
+        for scene in scenery.draw(rng, pictures, 2, height, width)
     )
     if rng.random() > 0.35:
         return first

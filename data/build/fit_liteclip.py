@@ -17,11 +17,11 @@ Seed 0.
 """
 
 import logging
-import sys
-from pathlib import Path
 
 import numpy as np
+import scenery
 import torch
+from composites import picture
 from PIL import Image, ImageOps
 from timm.data import ImageNetInfo
 from timm.models import EfficientNet
@@ -31,10 +31,6 @@ from tqdm.auto import tqdm
 from pgvl_core import assets, toyworld
 from pgvl_core.grounding.detect import crops
 from pgvl_core.lite import clip
-
-sys.path.insert(0, str(Path(__file__).parent))
-import scenery
-from composites import picture
 
 SEED = 0
 PICTURES = 3000  # composites, about 2.5 things each
@@ -154,8 +150,7 @@ def sprite_features(
 ) -> torch.Tensor:
     """Mean trunk feature ``[S, 1280]`` of each sprite over all backgrounds.
 
-    All sprites meet the same backgrounds, so what these add is the same for all and goes with the
-    centre: over random ones, a sprite that met more sky than others came to mean sky.
+    All sprites meet the same backgrounds, so that none weighs more in the centre than another.
     """
     rng = np.random.default_rng(SEED)
     means = []

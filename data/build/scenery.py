@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from make_atlas import unpack
 from PIL import Image
 from tqdm.auto import tqdm
 
 from pgvl_core import assets
 from pgvl_core.toyworld_render import backgrounds, crop
-
-sys.path.insert(0, str(Path(__file__).parent))
-from make_atlas import unpack
 
 FOLDER = assets.DATA.parent / "build" / "scenery"
 PACKAGES = ("openarena-081-textures", "ufoai-textures", "plasma-workspace-wallpapers")
@@ -83,8 +80,13 @@ def load() -> list[np.ndarray]:
 def draw(
     rng: np.random.Generator, scenery: Sequence[np.ndarray], count: int, height: int, width: int
 ) -> list[np.ndarray]:
-    """Crops of them, and one time in five of toyworld's own: uint8 ``[height, width, 3]``."""
+    """Crops of them, and one time in five of toyworld's own: uint8 ``[height, width, 3]``.
+
+    Of none but toyworld's own where `scenery` is empty.
+    """
     own = backgrounds(rng, "train", count, height, width)
+    if not scenery:
+        return own
     return [
         each
         if rng.random() < 0.2

@@ -580,39 +580,48 @@ def third_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     return train.train(model, data, FOLDER / "third", THIRD, SEED, fresh=False)
 
 
+def name_stage(
+    model: PGVideoLLaVA,
+    name: str,
+    recipe: train.Recipe,
+    stock: Stock,
+    rng: np.random.Generator,
+    data: list[train.Example],
+    told: slice,
+    plain: list[train.Example],
+) -> train.Run:
+    """Go on with little but names; those of `data` that are `told` come with a narrator too."""
+    known = vocabulary(stock.called)
+    data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
+    data += [narrated(each, rng, known) for each in data[told]] + plain
+    logging.info("%s stage: %d examples", name, len(data))
+    return train.train(model, data, FOLDER / name, recipe, SEED, fresh=False)
+
+
 def fourth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     """Go on from the third stage with lists and orders, the projector nearly as it is."""
     rng = np.random.default_rng([SEED, 4])
-    known = vocabulary(stock.called)
     data = stock.examples(rng, 3000, stock.clips[1600:2300], 200)
-    data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
-    data += [narrated(each, rng, known) for each in data[3000:3300]] + stock.plain[::2]
-    logging.info("fourth stage: %d examples", len(data))
-    return train.train(model, data, FOLDER / "fourth", FOURTH, SEED, fresh=False)
+    told, plain = slice(3000, 3300), stock.plain[::2]
+    return name_stage(model, "fourth", FOURTH, stock, rng, data, told, plain)
 
 
 def fifth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     """Go on from the fourth stage for longer, with shots before one another's backgrounds."""
     quicken(model)
     rng = np.random.default_rng([SEED, 5])
-    known = vocabulary(stock.called)
     data = stock.examples(rng, 7500, stock.clips, 500, elsewhere=0.6)
-    data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
-    data += [narrated(each, rng, known) for each in data[7500:8100]] + 2 * stock.plain
-    logging.info("fifth stage: %d examples", len(data))
-    return train.train(model, data, FOLDER / "fifth", FIFTH, SEED, fresh=False)
+    told, plain = slice(7500, 8100), 2 * stock.plain
+    return name_stage(model, "fifth", FIFTH, stock, rng, data, told, plain)
 
 
 def sixth_stage(model: PGVideoLLaVA, stock: Stock) -> train.Run:
     """Go on from the fifth stage, most shots before the scenery."""
     quicken(model)
     rng = np.random.default_rng([SEED, 6])
-    known = vocabulary(stock.called)
     data = stock.examples(rng, 5600, stock.clips[:1200], 400, elsewhere=0.3)
-    data = [naming(counted(sharpen(each, rng, known)), rng) for each in data]
-    data += [narrated(each, rng, known) for each in data[5600:6200]] + 2 * stock.plain
-    logging.info("sixth stage: %d examples", len(data))
-    return train.train(model, data, FOLDER / "sixth", SIXTH, SEED, fresh=False)
+    told, plain = slice(5600, 6200), 2 * stock.plain
+    return name_stage(model, "sixth", SIXTH, stock, rng, data, told, plain)
 
 
 STAGES = {

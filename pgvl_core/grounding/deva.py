@@ -15,6 +15,7 @@ from unittest.mock import DEFAULT, patch
 
 import numpy as np
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torchvision.transforms.functional import normalize
 
 from .. import assets
@@ -25,7 +26,6 @@ WEIGHTS = "DEVA-propagation.pth"
 SOURCE = (
     f"https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/{WEIGHTS}"
 )
-MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet's colours
 EVERY = 5  # frames from one that is remembered to the next, if none is corrected (theirs too)
 NETWORK = {"key_dim": 64, "value_dim": 512, "pix_feat_dim": 512}
 CONFIG: dict[str, Any] = {  # as in the paper's evaluation, but for the infinities
@@ -65,7 +65,7 @@ class DevaMemory:
         """See `memory.Carrier`; DEVA has features of its own and does without `cells`."""
         self.number += 1
         pixels = torch.from_numpy(image).to(self.device).permute(2, 0, 1) / 255
-        self.frame = normalize(pixels, MEAN, SPREAD)
+        self.frame = normalize(pixels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         self.carried = np.zeros((0, *image.shape[:2]), bool)
         if things := self.core.object_manager.num_obj:
             shares = self.core.step(self.frame, image_ti_override=self.number, delete_buffer=False)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.swin_transformer import checkpoint_filter_fn
 from torch.nn.functional import (
     gelu,
@@ -30,7 +31,6 @@ from .tags import Tagger
 WEIGHTS = "ram_swin_large_14m.pth"
 SOURCE = f"https://huggingface.co/xinyu1205/recognize_anything_model/resolve/main/{WEIGHTS}"
 SWIN = "swin_large_patch4_window12_384"
-MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet's colours
 HEAD = "tagging_head.encoder.layer."  # two of them
 HEADS = 4  # of attention
 EPSILON = 1e-12  # of the head's layer norms
@@ -104,7 +104,9 @@ class RAM:
         pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2) / 255
         size = self.swin.patch_embed.img_size
         pixels = interpolate(pixels, size=size, mode="bilinear", antialias=True)
-        cells = self.swin.forward_features(normalize(pixels, MEAN, SPREAD)).flatten(1, 2)
+        cells = self.swin.forward_features(
+            normalize(pixels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+        ).flatten(1, 2)
         cells = _linear(w, "image_proj", torch.cat([cells.mean(dim=1, keepdim=True), cells], 1))
         tags = relu(_linear(w, "wordvec_proj", w["label_embed"])).expand(len(images), -1, -1)
         for layer in range(2):
