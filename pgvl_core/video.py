@@ -203,8 +203,8 @@ class Video:
     def frames(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> Frames:
         """Read frames by number, in any order.
 
-        Each is resized as soon as it is decoded and no other is kept, so that memory grows with
-        what is asked for, not with the length of the video.
+        Each is resized as soon as it is read. decord may decode the frames behind it meanwhile:
+        for a long stretch of a video, `blocks` keeps memory as it is.
 
         Parameters
         ----------
@@ -219,18 +219,47 @@ class Video:
         """
         indices = np.asarray(indices, dtype=np.int64).reshape(-1)
         wanted = np.unique(indices)
+        self._check(wanted)
+        height, width = self._size(short_side)
+        images = np.empty((len(indices), height, width, 3), np.uint8)
+        bar = _progress(wanted, f"reading {self.path.name}", "frame")
+        for index, image in zip(bar, self._read(wanted.tolist()), strict=True):
+            images[indices == index] = resize(image[None], height, width)
+        return Frames(images, self.timestamps[indices], indices)
+
+    def blocks(
+        self, indices: np.ndarray, short_side: int | None = None, count: int = 16
+    ) -> Iterator[Frames]:
+        """Read many frames, `count` at a time, so that memory does not grow with their number.
+
+        Parameters
+        ----------
+        indices : int64, ascending, each once, in [0, frame_count)
+        short_side : as for `frames`
+
+        Raises
+        ------
+        VideoError
+            As `frames` does.
+        """
+        self._check(indices)
+        height, width = self._size(short_side)
+        decoded = self._read_av(indices.tolist())
+        for start in range(0, len(indices), count):
+            block = indices[start : start + count]
+            images = [resize(next(decoded)[None], height, width) for _ in block]
+            yield Frames(np.concatenate(images), self.timestamps[block], block)
+
+    def _check(self, wanted: np.ndarray) -> None:
         if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < self.frame_count:
             raise VideoError(
                 f"{self.path}: frames {wanted[0]} to {wanted[-1]} asked for, "
                 f"it has 0 to {self.frame_count - 1}"
             )
+
+    def _size(self, short_side: int | None) -> tuple[int, int]:
         scale = short_side / min(self.height, self.width) if short_side else 1
-        height, width = (round(scale * side) for side in (self.height, self.width))
-        images = np.empty((len(indices), height, width, 3), np.uint8)
-        decoded = self._read(wanted.tolist())
-        for index in _progress(wanted, f"reading {self.path.name}", "frame"):
-            images[indices == index] = resize(next(decoded)[None], height, width)
-        return Frames(images, self.timestamps[indices], indices)
+        return round(scale * self.height), round(scale * self.width)
 
     def audio(self) -> np.ndarray:
         """Decode the sound, mixed to mono as openai-whisper's ``load_audio`` does.
@@ -279,6 +308,8 @@ class Video:
                 yield from self._read_av(wanted[k:])
                 return
             yield image
+        if wanted and self._decord:  # or it decodes on to the end of the video (dmlc/decord#157)
+            self._decord.seek(0)
 
     def _read_av(self, wanted: list[int], seek: bool = True) -> Iterator[np.ndarray]:
         """Decode frames `wanted`, ascending, with PyAV, known by their timestamps."""

@@ -466,6 +466,41 @@ def test_frames_are_resized_at_the_same_aspect_ratio(tmp_path):
     assert np.array_equal(small.images, resize(video.sample(4).images, 48, 80))
 
 
+def test_blocks_are_the_frames_a_few_at_a_time(tmp_path):
+    source = ["-f", "lavfi", "-i", "testsrc=s=160x96:r=10:d=4"]
+    ffmpeg(*source, "-c:v", "libx264", "-g", "8", tmp_path / "v.mp4")
+    video = Video(tmp_path / "v.mp4")
+    wanted = np.arange(3, 40, 4)
+    blocks = list(video.blocks(wanted, 48, count=4))
+    assert [block.indices.tolist() for block in blocks] == [
+        [3, 7, 11, 15],
+        [19, 23, 27, 31],
+        [35, 39],
+    ]
+    together = video.frames(wanted, 48)
+    assert np.array_equal(np.concatenate([block.images for block in blocks]), together.images)
+    assert np.allclose(np.concatenate([block.times for block in blocks]), wanted / 10)
+    with pytest.raises(VideoError, match=r"v\.mp4: frames 0 to 40 asked for, it has 0 to 39"):
+        next(video.blocks(np.arange(41)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux counts it")
+def test_what_is_not_asked_for_is_not_decoded_later(tmp_path):
+    """Left to itself, decord decodes all 600 frames, 1.7 GB, while something else is done."""
+    source = ["-f", "lavfi", "-i", "color=teal:s=1280x720:r=25:d=24"]
+    ffmpeg(*source, "-c:v", "libx264", "-preset", "ultrafast", "-g", "50", tmp_path / "v.mp4")
+    code = (
+        "import sys, time, pathlib; from pgvl_core.video import Video\n"
+        "now = lambda: int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4\n"
+        "video = Video(sys.argv[1]); video.frames([3, 8, 13], 32); before = now()\n"
+        "time.sleep(3); print(now() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "v.mp4"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 100_000  # kB
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_memory_grows_with_the_frames_asked_for_only(tmp_path):
     """All 600 frames take 1.7 GB; decord, which decodes ahead, up to some hundred MB."""

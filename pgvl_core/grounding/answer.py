@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from ..files import write_text
-from ..video import Frames, Video, resize, sample_indices, write_video
+from ..video import Video, resize, sample_indices, write_video
 from .match import Span
 from .shots import Shot
 from .track import Track
@@ -305,7 +305,7 @@ class GroundedAnswer:
 
     def _pictures(self) -> Iterator[np.ndarray]:
         video = Video(self.video)
-        for block in blocks(video, self.frames, min(self.size)):
+        for block in video.blocks(self.frames, min(self.size)):
             for frame, image in zip(block.indices.tolist(), block.images, strict=True):
                 yield self.painted(frame, image)
 
@@ -320,11 +320,3 @@ def _plain(span: Span) -> dict[str, Any]:
         "fit": span.fit,
         "note": span.note,
     }
-
-
-def blocks(
-    video: Video, indices: np.ndarray, short_side: int | None = None, count: int = 16
-) -> Iterator[Frames]:
-    """Frames of a video, a few at a time, so that memory does not grow with their number."""
-    for start in range(0, len(indices), count):
-        yield video.frames(indices[start : start + count], short_side)

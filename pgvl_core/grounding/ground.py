@@ -21,7 +21,7 @@ from ..encoder import FrameEncoder, LiteCLIPEncoder
 from ..evaluation.samples import RATE, schedule
 from ..lite import clip
 from ..video import Video
-from .answer import GroundedAnswer, blocks
+from .answer import GroundedAnswer
 from .detect import Detector
 from .match import gist, match
 from .memory import Carrier, Memory
@@ -161,7 +161,7 @@ class Grounder:
         clock = _Clock(seconds)
         short = min(SHORT_SIDE, video.height, video.width)
         count = video.frame_count
-        shots = find_shots(blocks(video, np.arange(count), short_side=128), video.fps)
+        shots = find_shots(video.blocks(np.arange(count), short_side=128), video.fps)
         clock("shots")
         frames = schedule(0, count, video.fps, RATE, most=count)
         tags, tracks, size = [], [], (0, 0)
@@ -206,7 +206,7 @@ def _numbered(
     video: Video, frames: np.ndarray, short_side: int, bar: tqdm
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Frames of a video with their numbers, one after the other, each told to a progress bar."""
-    for block in blocks(video, frames, short_side):
+    for block in video.blocks(frames, short_side):
         for number, image in zip(block.indices.tolist(), block.images, strict=True):
             yield number, image
             bar.update()
