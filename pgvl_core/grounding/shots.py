@@ -58,7 +58,7 @@ def find_shots(
             found = detector.process_frame(FrameTimecode(len(times), fps), image[..., ::-1])
             cuts += [cut.frame_num for cut in found]
             times.append(when)
-            small.append(cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(int))
+            small.append(cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA))
     cuts = [cut for cut in cuts if not _flash(small, cut)]
     edges = [0, *cuts, len(times)]
     times.append(times[-1] + 1 / fps)
@@ -69,7 +69,7 @@ def _flash(images: list[np.ndarray], cut: int) -> bool:
     """Whether the picture before a cut is back soon after it: it was a flash, and no cut."""
 
     def apart(a: int, b: int) -> float:
-        return float(np.abs(images[a] - images[b]).mean())
+        return float(cv2.absdiff(images[a], images[b]).mean())
 
     before, after = range(max(0, cut - FLASH), cut), range(cut, min(len(images), cut + FLASH + 1))
     return min(apart(a, b) for a in before for b in after) < apart(cut - 1, cut) / 3
