@@ -484,38 +484,37 @@ def test_blocks_are_the_frames_a_few_at_a_time(tmp_path):
         next(video.blocks(np.arange(41)))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux counts it")
-def test_what_is_not_asked_for_is_not_decoded_later(tmp_path):
-    """Left to itself, decord decodes all 600 frames, 1.7 GB, while something else is done."""
+def kilobytes(tmp_path, code):
+    """What `code` prints in a process of its own, of a `video` of 600 frames, 1.7 GB decoded."""
     source = ["-f", "lavfi", "-i", "color=teal:s=1280x720:r=25:d=24"]
     ffmpeg(*source, "-c:v", "libx264", "-preset", "ultrafast", "-g", "50", tmp_path / "v.mp4")
+    opened = "import sys; from pgvl_core.video import Video; video = Video(sys.argv[1])\n"
+    command = [sys.executable, "-c", opened + code, tmp_path / "v.mp4"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux counts it")
+def test_what_is_not_asked_for_is_not_decoded_later(tmp_path):
+    """Left to itself, decord decodes all of them while something else is done."""
     code = (
-        "import sys, time, pathlib; from pgvl_core.video import Video\n"
+        "import time, pathlib\n"
         "now = lambda: int(pathlib.Path('/proc/self/statm').read_text().split()[1]) * 4\n"
-        "video = Video(sys.argv[1]); video.frames([3, 8, 13], 32); before = now()\n"
+        "video.frames([3, 8, 13], 32); before = now()\n"
         "time.sleep(3); print(now() - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "v.mp4"], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 100_000  # kB
+    assert kilobytes(tmp_path, code) < 100_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read as Linux counts it")
 def test_memory_grows_with_the_frames_asked_for_only(tmp_path):
-    """All 600 frames take 1.7 GB; decord, which decodes ahead, up to some hundred MB."""
-    source = ["-f", "lavfi", "-i", "color=teal:s=1280x720:r=25:d=24"]
-    ffmpeg(*source, "-c:v", "libx264", "-preset", "ultrafast", "-g", "50", tmp_path / "v.mp4")
+    """Of decord, which decodes ahead, up to some hundred MB besides."""
     code = (
-        "import resource, sys; from pgvl_core.video import Video\n"
+        "import resource\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "video = Video(sys.argv[1]); video.sample(1, 32); before = peak()\n"
+        "video.sample(1, 32); before = peak()\n"
         "assert len(video.sample(100, 224)) == 100; print(peak() - before)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "v.mp4"], capture_output=True, text=True, check=True
-    )
-    assert int(done.stdout) < 800_000  # kB
+    assert kilobytes(tmp_path, code) < 800_000
 
 
 # --- writing --------------------------------------------------------------------------------------
