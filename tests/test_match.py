@@ -164,6 +164,45 @@ def test_an_answer_that_names_nothing_leaves_the_question_its_words(encoder):
     assert "question" in target.note
 
 
+@pytest.mark.parametrize(
+    ("question", "meant"),
+    [
+        ("what is below the violin?", 2),
+        ("what is above the violin?", 1),
+        ("what is to the left of the violin?", None),  # they stand one above the other
+    ],
+)
+def test_company_that_nothing_is_named_may_be_any_other_thing(encoder, question, meant):
+    tracks = [still(1, "dog", 100, y=20), still(2, "car", 100, y=80)]
+    _, target = match(encoder, "It is not said.", tracks, SIZE, question)
+    scores = [
+        described(question, each, SIZE, {"violin": [(track, 0.0) for track in tracks]})
+        for each in tracks
+    ]
+    if meant is None:
+        assert scores == pytest.approx([0.5, 0.5])
+    else:
+        assert target.tracks == (meant,)
+
+
+def test_company_that_is_named_surely_is_that_alone(encoder):
+    """The dog is above a car as well, but not above the cup."""
+    dog, cup, car = still(1, "dog", 100, 50), still(2, "cup", 100, 20), still(3, "car", 100, 80)
+    named = {"cup": [(dog, 0.0), (cup, 1.0), (car, 0.0)]}
+    assert described("what is above the cup?", dog, SIZE, named) <= 0.2
+    assert described("what is below the cup?", dog, SIZE, named) > 0.9
+    assert described("what is below the cup?", cup, SIZE, named) <= 0.05
+
+
+def test_what_is_there_longer_is_meant_rather_than_a_glimpse(encoder):
+    long, glimpse = still(1, "dog", 100, y=70), moving(2, "car", [(100, 90)] * 2)
+    for tracks in ([long, glimpse], [glimpse, long]):
+        _, target = match(encoder, "It is not said.", tracks, SIZE, "what is at the bottom?")
+        assert target.tracks == (1,)
+    _, target = match(encoder, "A car.", [long, glimpse], SIZE, "which car is at the bottom?")
+    assert target.tracks == (2,)
+
+
 def test_without_tracks_nothing_is_meant(encoder):
     (span,), target = match(encoder, "A dog.", [], SIZE, "what moves up?")
     assert span.tracks == ()
@@ -200,6 +239,7 @@ def test_in_front_is_who_hides_the_other():
     name = made.tracks[far.id].category
     clause = f"what is in front of the {name}?"
     head = noun_phrases(clause)[0].head
-    assert described(clause, near, size, {head: far}) > 0.6
+    company = {head: [(near, 0.0), (far, 1.0)]}
+    assert described(clause, near, size, company) > 0.6
     behind = f"what is behind the {name}?"
-    assert described(behind, near, size, {head: far}) < 0.4
+    assert described(behind, near, size, company) < 0.4

@@ -1,5 +1,7 @@
 """Things are followed: by a detector that errs as it is told, over toyworld's exact truth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,36 @@ def test_a_thing_that_is_seen_is_kept_when_the_detector_misses_it(moving, models
     tracks = followed(moving, models, says=lambda look, all_: all_ if look < 2 else [])
     assert len(tracks) == 2
     assert all(max(t.frames) >= 24 for t in tracks)
+
+
+def test_a_thing_found_late_is_followed_back_to_the_look_before(moving, models):
+    """Looks are at steps 0, 3, 6, ...: what the first misses is known from step 1 on."""
+    tracks = followed(moving, models, says=lambda look, all_: all_ if look else [])
+    assert len(tracks) == 2
+    for found in tracks:
+        assert found.frames == list(range(2, 32, 2))
+        (truth,) = (t for t in moving.tracks if t.category == found.label)
+        assert overlap(found, truth, [2, 4]) > 0.5
+
+
+def test_what_comes_after_the_last_but_one_look_is_found_again_at_the_end(moving, models):
+    """Of five frames the fourth is looked at, and the last for being the last."""
+    five = replace(moving, frames=moving.frames[:10])
+    tracks = followed(five, models, says=lambda look, all_: all_ if look else [])
+    assert {t.label for t in tracks} == {t.category for t in moving.tracks}
+    assert all(t.frames == [2, 4, 6, 8] for t in tracks)
+
+
+@given(st.permutations(range(6)))
+def test_frames_of_a_track_are_in_order_in_whatever_order_they_are_noted(order):
+    found = Track(1)
+    for frame in order:
+        mask = np.zeros((10, 10), bool)
+        mask[frame, :3] = True
+        found.record(frame, mask)
+    assert found.frames == list(range(6))
+    assert [box.tolist() for box in found.boxes] == [[0, f, 3, f + 1] for f in range(6)]
+    assert all(found.mask(f)[f].sum() == 3 for f in range(6))
 
 
 def test_one_look_is_not_believed(moving, models):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pgvl_core import toyworld
+from pgvl_core.grounding import parts
 from pgvl_core.lite import detector
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "data" / "build"))
@@ -30,7 +31,7 @@ def test_composites_show_training_categories_alone(monkeypatch):
         assert made.masks.shape == (len(made.boxes), *made.image.shape[:2])
         assert made.masks.sum(0).max() == 1
         for mask, (x0, y0, x1, y1) in zip(made.masks, made.boxes.astype(int), strict=True):
-            assert mask.sum() == mask[y0:y1, x0:x1].sum() >= composites.LEAST_PIXELS
+            assert mask.sum() == mask[y0:y1, x0:x1].sum() >= parts.LEAST_PIXELS
             assert mask[[y0, y1 - 1]].any(axis=1).all()
             assert mask[:, [x0, x1 - 1]].any(axis=0).all()
     assert set(asked) == {"train"}

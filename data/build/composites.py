@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import scenery
 
+from pgvl_core.grounding.parts import LEAST_PIXELS, LEAST_SHOWN
 from pgvl_core.toyworld import categories
 from pgvl_core.toyworld_render import SIZES, mask_boxes
 
-LEAST_SHOWN, LEAST_PIXELS = 0.25, 64  # less of a thing is not asked for
 SHAPES = (1.0, 1.0, 1.0, 4 / 3, 16 / 9, 2.35, 3 / 4, 9 / 16)  # width by height
 
 

@@ -1,11 +1,13 @@
 """Train LiteSAM and LiteDetector (`make weights`): sam and detector of data/weights.
 
-Both read the frozen trunk, so its features are computed once, for 5,000 composites (`composites`),
-and kept in build/grounding in half precision: 8 GB, deleted by hand. A run that was stopped goes on
-from its last checkpoint; a step's choices depend on the step alone, so it goes on as it would have.
+In two stages: on composites (`composites`) before toyworld's few backgrounds, and from there on
+others, most of them before `scenery`. Both models read the frozen trunk, so its features are
+computed once, for 9,000 composites, and kept in build/grounding in half precision: 15 GB, deleted
+by hand. A run that was stopped goes on from its last checkpoint; a step's choices depend on the
+step alone, so it goes on as it would have.
 
 On two cores the parts are done side by side with OMP_NUM_THREADS=1: `--part 0/2` and `--part 1/2`
-(10 minutes), then `--model sam` (120 minutes) and `--model detector` (80).
+(20 minutes), then `--model sam` (200 minutes) and `--model detector` (160).
 
 At the end both are measured on frames of toyworld's held-out splits: "compositions" (categories
 that were trained on, other backgrounds) and "unseen" (categories that were not).
@@ -19,16 +21,20 @@ import argparse
 import json
 import logging
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import scenery
 import torch
-from composites import LEAST_PIXELS, LEAST_SHOWN, picture
+from composites import picture
 from safetensors import safe_open
+from safetensors.torch import load_file
 from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch import nn
@@ -40,22 +46,42 @@ from tqdm.auto import tqdm
 from pgvl_core import assets, files, toyworld, train
 from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.evaluation.intervals import wilson
+from pgvl_core.grounding import parts
 from pgvl_core.grounding.detect import LiteGrounder
-from pgvl_core.grounding.segment import segment
 from pgvl_core.lite import clip, detector, sam
 
 SEED = 0
-PICTURES = 5000
 SIDE, FINEST = sam.SIDE, sam.SIDE // 2  # truth is kept at half the square's side: 256
 FOLDER = assets.DATA.parent / "build" / "grounding"
-SAM_STEPS, SAM_RATE, IMAGES, PROMPTS = 2600, 6e-4, 6, 6  # a step: 6 pictures, 6 things of each
-BOX_STEPS, BOX_RATE, BOX_IMAGES = 1500, 1.5e-3, 16
+IMAGES, PROMPTS = 6, 6  # a step of LiteSAM: 6 pictures, 6 things of each
+BOX_IMAGES = 16  # a step of LiteDetector
+
+
+@dataclass(frozen=True)
+class Stage:
+    seeds: range  # of composites
+    scenery: bool  # are most of them before `scenery`?
+    steps: dict[str, int]
+    rate: dict[str, float]
+
+
+STAGES = {
+    "first": Stage(
+        range(5000), False, {"sam": 2600, "detector": 1500}, {"sam": 6e-4, "detector": 1.5e-3}
+    ),
+    "second": Stage(
+        range(100_000, 104_000),
+        True,
+        {"sam": 1000, "detector": 1200},
+        {"sam": 4e-4, "detector": 8e-4},
+    ),
+}
 
 
 # ------------------------------------------------------------------------------------ the features
-def keep(file: Path, trunk: nn.Module, seed: int) -> None:
+def keep(file: Path, trunk: nn.Module, seed: int, pictures: Sequence[np.ndarray]) -> None:
     """Write a composite's features and truth, in the square that the models see."""
-    made = picture(np.random.default_rng([SEED, seed]))
+    made = picture(np.random.default_rng([SEED, seed]), pictures)
     levels = clip.trunk_levels(trunk, detector.fit(made.image))  # type: ignore[arg-type]
     height, width = made.image.shape[:2]
     scale = SIDE / max(height, width)
@@ -76,7 +102,7 @@ def keep(file: Path, trunk: nn.Module, seed: int) -> None:
 class Kept:
     """Composites whose features were written."""
 
-    def __init__(self, seeds: list[int]) -> None:
+    def __init__(self, seeds: Sequence[int]) -> None:
         self.files = [FOLDER / "pictures" / f"{seed}.safetensors" for seed in seeds]
 
     def read(self, index: int, *names: str) -> list[torch.Tensor]:
@@ -230,8 +256,9 @@ def box_loss(
 ) -> dict[str, torch.Tensor]:
     """The loss of one step: quality focal loss on all cells, GIoU on those that own a thing."""
     indices = rng.choice(len(kept.files), BOX_IMAGES, replace=False)
-    with half():
-        logits, found = head(kept.levels(indices, detector.STRIDES))
+    levels = kept.levels(indices, detector.STRIDES)
+    with half():  # laid out by pixels, as `LayerNorm2d` wants them: half of the time
+        logits, found = head([x.contiguous(memory_format=torch.channels_last) for x in levels])
     logits, found = logits.float(), found.float()
     wanted, ious, sides = torch.zeros_like(logits), [], []
     for i, index in enumerate(indices):
@@ -264,13 +291,17 @@ def half() -> Iterator[None]:
 FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
 
+def trained(model: nn.Module) -> dict[str, torch.Tensor]:
+    """All of a model but the trunk, which is frozen."""
+    return {key: value for key, value in model.state_dict().items() if "trunk." not in key}
+
+
 def fit(
     name: str,
     model: nn.Module,
     loss_of: Callable[[np.random.Generator], dict[str, torch.Tensor]],
     steps: int,
     rate: float,
-    stop: int | None = None,
 ) -> None:
     """AdamW over one cycle, with a log, and a checkpoint that a stopped run goes on from."""
     learned = [p for p in model.parameters() if p.requires_grad]
@@ -290,7 +321,7 @@ def fit(
     model.train()
     sums: dict[str, float] = {}
     began, since = time.perf_counter(), done
-    bar = tqdm(range(done, stop or steps), desc=name, initial=done, total=steps)
+    bar = tqdm(range(done, steps), desc=name, initial=done, total=steps)
     for step in bar:
         found = loss_of(np.random.default_rng([SEED, 1, step]))
         optimizer.zero_grad()
@@ -308,16 +339,13 @@ def fit(
                 stream.write(json.dumps({"step": step + 1, **means, "seconds": pace}) + "\n")
             bar.set_postfix(means)
             sums, began, since = {}, time.perf_counter(), step + 1
-        if (step + 1) % 100 == 0 or step + 1 == (stop or steps):
-            trained = {
-                key: value for key, value in model.state_dict().items() if "trunk." not in key
-            }
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             with files.whole(checkpoint) as part:
                 torch.save(
                     {
                         "steps": steps,
                         "done": step + 1,
-                        "model": trained,
+                        "model": trained(model),
                         "optimizer": optimizer.state_dict(),
                         "schedule": schedule.state_dict(),
                     },
@@ -326,10 +354,9 @@ def fit(
     model.eval()
 
 
-def curve(name: str) -> dict[str, str]:
-    """The training curve, for the weights' metadata."""
+def curve(name: str) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
-    return {"history": json.dumps([{k: row[k] for k in ("step", "loss", "iou")} for row in rows])}
+    return [{key: row[key] for key in ("step", "loss", "iou")} for row in rows]
 
 
 # ----------------------------------------------------------------------------------------- measured
@@ -350,49 +377,25 @@ def share(right: list[bool]) -> str:
 def measure(split: str, clips: int = 200) -> dict[str, str]:
     """What the weights do on one frame of each of `clips` clips of a held-out split.
 
-    Things of which less than a quarter, or fewer than 64 pixels, is seen are not asked for.
-
     Returns
     -------
     dict of str
         Mean mask IoU from the true box, and mean of the IoU that the model guessed; share of things
-        that one of ten boxes meets at IoU 0.5; and share of things for whose name the best of the
-        ten boxes is theirs, with one name asked at a time.
+        that one of ten boxes meets at IoU 0.5; and share of things whose name's surest box is
+        theirs, with one name asked at a time.
     """
-    encoder = LiteCLIPEncoder()
-    predictor, grounder = SamPredictor(sam.load()), LiteGrounder(encoder)
-    ious: list[float] = []
-    guessed: list[float] = []
-    found: list[bool] = []
-    named: list[bool] = []
+    predictor, grounder = SamPredictor(sam.load()), LiteGrounder(LiteCLIPEncoder())
+    things: list[parts.Thing] = []
     for seed in tqdm(range(clips), desc=split):
         made = toyworld.make_clip(5000 + seed, split, frames=16, fps=8, shots=1, look_alikes=1)
         frame = int(np.random.default_rng(seed).integers(len(made.frames)))
-        image = made.frames[frame]
-        things = [
-            track
-            for track in made.tracks
-            if track.visibility[frame] >= LEAST_SHOWN and track.visible[frame].sum() >= LEAST_PIXELS
-        ]
-        if not things:
-            continue
-        truth = np.stack([track.boxes[frame] for track in things])
-        masks = segment(predictor, image, boxes=truth)
-        for track, mask, guess in zip(things, masks.masks, masks.iou, strict=True):
-            seen = track.visible[frame]
-            ious.append((mask & seen).sum() / (mask | seen).sum())
-            guessed.append(float(guess))
-        boxes, objectness = grounder.boxes.find(image)
-        names = [track.category for track in things]
-        meets = box_iou(torch.from_numpy(truth).float(), torch.from_numpy(boxes)).numpy() >= 0.5
-        found += meets.any(axis=1).tolist()
-        scores = grounder.score(image, boxes, objectness, names)
-        named += [bool(meets[k, int(scores[:, k].argmax())]) for k in range(len(things))]
+        image, (names, masks) = made.frames[frame], parts.shown(made, frame)
+        things += parts.measure(grounder, predictor, image, names, masks)
     return {
-        "mask IoU from a true box": spread(ious),
-        "IoU guessed by LiteSAM": spread(guessed),
-        "recall at IoU 0.5 with 10 boxes": share(found),
-        "named box at IoU 0.5": share(named),
+        "mask IoU from a true box": spread([thing.mask_iou for thing in things]),
+        "IoU guessed by LiteSAM": spread([thing.guessed_iou for thing in things]),
+        "recall at IoU 0.5 with 10 boxes": share([thing.found for thing in things]),
+        "named box at IoU 0.5": share([thing.named for thing in things]),
     }
 
 
@@ -401,43 +404,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", default="", help="only encode each n-th composite: 0/2, 1/2")
     parser.add_argument("--model", choices=("sam", "detector"), help="only train this one")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="fewer, to try")
-    parser.add_argument("--stop", type=int, help="stop after this step, to try")
     chosen = parser.parse_args()
-    part, parts = map(int, (chosen.part or "0/1").split("/"))
+    part, of = map(int, (chosen.part or "0/1").split("/"))
     (FOLDER / "pictures").mkdir(parents=True, exist_ok=True)
     trunk = clip.load_trunk()
-    kept = Kept(list(range(chosen.pictures)))
-    for seed in tqdm(range(part, chosen.pictures, parts), desc="composites"):
-        if not kept.files[seed].exists():
-            keep(kept.files[seed], trunk, seed)
+    torch.manual_seed(SEED)
+    models = {"sam": sam.build(trunk), "detector": detector.BoxHead()}
+    losses = {"sam": sam_loss, "detector": box_loss}
+    named = [chosen.model] if chosen.model else list(models)
+    history: dict[str, list[dict[str, float]]] = {name: [] for name in models}
+    for stage, given in STAGES.items():
+        kept = Kept(given.seeds)
+        if not all((FOLDER / f"{name}-{stage}.safetensors").exists() for name in models):
+            pictures = scenery.load() if given.scenery else []
+            for i in tqdm(range(part, len(given.seeds), of), desc=f"{stage}: composites"):
+                if not kept.files[i].exists():
+                    keep(kept.files[i], trunk, given.seeds[i], pictures)
+        if chosen.part:
+            continue
+        for name in named:
+            file, model, loss = FOLDER / f"{name}-{stage}.safetensors", models[name], losses[name]
+            if not file.exists():
+                fit(
+                    f"{name}-{stage}",
+                    model,
+                    lambda rng: loss(model, kept, rng),  # noqa: B023
+                    given.steps[name],
+                    given.rate[name],
+                )
+                history[name] += curve(f"{name}-{stage}")
+                tensors = {key: value.half() for key, value in trained(model).items()}
+                train.write_tensors(file, tensors, {"history": json.dumps(history[name])})
+            model.load_state_dict(load_file(file), strict=False)
+            with safe_open(file, "pt") as found:
+                history[name] = json.loads(found.metadata()["history"])
     if chosen.part:
         return
-    torch.manual_seed(SEED)
-    model, head = sam.build(trunk), detector.BoxHead()
-    if chosen.model != "detector":
-        fit("sam", model, lambda rng: sam_loss(model, kept, rng), SAM_STEPS, SAM_RATE, chosen.stop)
-    if chosen.model != "sam":
-        fit(
-            "detector",
-            head,
-            lambda rng: box_loss(head, kept, rng),
-            BOX_STEPS,
-            BOX_RATE,
-            chosen.stop,
-        )
-    if chosen.stop:
-        return
-    for name, file, tensors in (
-        ("sam", sam.WEIGHTS, sam.trained(model)),
-        ("detector", detector.WEIGHTS, head.state_dict()),
-    ):
-        if chosen.model in (None, name):
-            train.write_tensors(file, {k: v.half() for k, v in tensors.items()}, curve(name))
-            logging.info("wrote %s, %.1f MB", file.name, os.path.getsize(file) / 2**20)
-    if sam.WEIGHTS.exists() and detector.WEIGHTS.exists():
-        for split in ("compositions", "unseen"):
-            logging.info("%s: %s", split, json.dumps(measure(split), indent=2))
+    for name in named:
+        target = {"sam": sam.WEIGHTS, "detector": detector.WEIGHTS}[name]
+        shutil.copyfile(FOLDER / f"{name}-{stage}.safetensors", target)
+        logging.info("wrote %s, %.1f MB", target.name, os.path.getsize(target) / 2**20)
+    for split in ("compositions", "unseen"):
+        logging.info("%s: %s", split, json.dumps(measure(split), indent=2))
 
 
 if __name__ == "__main__":

@@ -158,17 +158,38 @@ def _relation(
     return _sigmoid(sign * float((mine - yours).mean()) / size[axis] / 0.05)
 
 
+def _beside(
+    track: Track,
+    named: list[tuple[Track, float]],
+    size: tuple[int, int],
+    axis: int | None,
+    sign: int,
+) -> float:
+    """How surely a track is on a side of what a noun names, which may be any other track."""
+    surest, best = max((fit, -i) for i, (_, fit) in enumerate(named))
+    if surest > 0 and named[-best][0] is track:
+        return 0.0  # it is the noun's own thing
+    holds = [
+        max(fit, PRIOR) / max(surest, PRIOR) * _relation(track, other, size, axis, sign)
+        for other, fit in named
+        if other is not track
+    ]
+    return max(holds, default=1.0)  # with nothing to compare it with, nothing is said
+
+
 def _depth(track: Track, other: Track, frames: Sequence[int]) -> float:
     """Above 0 if a track hides another where they meet, below if it is hidden by it."""
     signs = 0.0
     for frame in frames:
         a, b = track.box(frame), other.box(frame)
-        mine, yours = track.mask(frame), other.mask(frame)
-        if a is None or b is None or mine is None or yours is None:
+        if a is None or b is None:
             continue
         x0, y0 = np.maximum(a[:2], b[:2]).astype(int)
         x1, y1 = np.minimum(a[2:], b[2:]).astype(int)
         if x1 <= x0 or y1 <= y0:
+            continue
+        mine, yours = track.mask(frame), other.mask(frame)
+        if mine is None or yours is None:
             continue
         both = mine[y0:y1, x0:x1].sum() - yours[y0:y1, x0:x1].sum()
         signs += float(both) / max(1, (y1 - y0) * (x1 - x0))
@@ -182,7 +203,10 @@ def _coloured(track: Track, colour: int) -> float:
     return _sigmoid((float(np.mean(track.colours, axis=0)[colour]) - TINGED) / (TINGED / 3))
 
 
-def described(clause: str, track: Track, size: tuple[int, int], others: dict[str, Track]) -> float:
+Company = dict[str, list[tuple[Track, float]]]  # a noun -> how well it names each track
+
+
+def described(clause: str, track: Track, size: tuple[int, int], company: Company) -> float:
     """How well what a clause says of place, colour, motion and company holds of a track: 0 to 1.
 
     Parameters
@@ -190,8 +214,9 @@ def described(clause: str, track: Track, size: tuple[int, int], others: dict[str
     clause : str
         "which dog is on the left?", "the car that moves up", "what is above the cup?"
     size : (width, height) of the frames in pixels
-    others : dict
-        Head of a noun of the clause -> the track that it means, for relations.
+    company : dict
+        Head of a noun of the clause -> each track and how well the noun names it. A relation holds
+        as far as it does to any other track, and as that one is likely to be meant.
     """
     text, fit = clause.lower(), 1.0
     colour = colours.named(RELATION.split(text)[0])  # beyond, it is the company's
@@ -208,10 +233,8 @@ def described(clause: str, track: Track, size: tuple[int, int], others: dict[str
     for pattern, (along, sign) in RELATIONS.items():
         found = re.search(pattern, text)
         after = noun_phrases(text[found.end() :])[:1] if found else []
-        if after and (other := others.get(after[0].head)) is not None:
-            fit *= (
-                DOUBT if other is track else max(DOUBT, _relation(track, other, size, along, sign))
-            )
+        if after and (named := company.get(after[0].head)):
+            fit *= max(DOUBT, _beside(track, named, size, along, sign))
     return fit
 
 
@@ -274,9 +297,8 @@ def match(
     asked = noun_phrases(question) if question else []
     fit_of = _fits(encoder, tracks, [*phrases, *asked])
     company = {
-        phrase.head: tracks[int(np.argmax(fit_of[phrase]))]
+        phrase.head: list(zip(tracks, fit_of[phrase].tolist(), strict=True))
         for phrase in [*phrases, *asked]
-        if len(tracks) and fit_of[phrase].max() > 0
     }
     spans = []
     for phrase, clause in zip(phrases, clauses(text, phrases), strict=True):
@@ -293,6 +315,9 @@ def match(
     told = [described(question, track, size, company) for track in tracks]
     more = bool(told) and min(told) < 1  # the question says more than a name
     scores = np.maximum(fits, PRIOR if more else 0.0) * np.array(told)
+    # What is there for more of the time is more likely spoken of than what was glimpsed.
+    seen = np.array([len(track.frames) for track in tracks])
+    scores *= np.sqrt(seen / seen.max(initial=1))
     best = int(np.argmax(scores)) if len(tracks) else -1
     if best < 0 or scores[best] < PRIOR / 4:
         return spans, None
@@ -328,7 +353,7 @@ def _scores(
     clause: str,
     tracks: Sequence[Track],
     size: tuple[int, int],
-    company: dict[str, Track],
+    company: Company,
 ) -> np.ndarray:
     told = [described(clause, track, size, company) for track in tracks]
     return fits * np.array(told).reshape(len(tracks))

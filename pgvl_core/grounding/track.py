@@ -4,12 +4,14 @@ DEVA's decoupled idea (Cheng et al., 2023), in our own code. Every few frames th
 and the segmenter draws what it found; between them masks are carried by a memory (`memory`). What
 is found is held against what was carried: the same thing is drawn anew, a new one is believed when
 it is found again, one that is seen is kept whether it is found or not, and one that is hidden is
-waited for. The official evaluation keeps one object and forgets it after one miss, so it loses what
-it sees (its `max_num_objects` and `max_missed_detection_count`).
+waited for. What is new came since the last look, so it is carried back to that as well. The
+official evaluation keeps one object and forgets it after one miss, so it loses what it sees (its
+`max_num_objects` and `max_missed_detection_count`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -88,9 +90,11 @@ class Track:
         )
 
     def record(self, frame: int, mask: np.ndarray) -> None:
-        self.frames.append(frame)
-        self.boxes.append(mask_box(mask))
-        self.masks.append(coco.encode(np.asfortranarray(mask.astype(np.uint8))))
+        """Note its mask, bool ``[H, W]`` and not empty, in a frame that it had none in."""
+        at = bisect(self.frames, frame)
+        self.frames.insert(at, frame)
+        self.boxes.insert(at, mask_box(mask))
+        self.masks.insert(at, coco.encode(np.asfortranarray(mask.astype(np.uint8))))
 
     def forget(self, since: int) -> None:
         """Drop what was recorded after frame `since`."""
@@ -181,8 +185,10 @@ class Tracker:
         self.queries, self.carrier = queries, carrier
         self.things: list[_Followed] = []
         self.looks = self.steps = 0
+        # Frames since the last look: number, cells, and the masks of what was known.
+        self.since: list[tuple[int, torch.Tensor, np.ndarray]] = []
 
-    def step(self, number: int, image: np.ndarray) -> None:
+    def step(self, number: int, image: np.ndarray, last: bool = False) -> None:
         """Follow what is known into the next frame, and look for more if it is time.
 
         Parameters
@@ -191,6 +197,8 @@ class Tracker:
             What the frame is called in the tracks.
         image : uint8 array ``[H, W, 3]``
             RGB.
+        last : bool
+            Of the shot: what came after the look before it has no other to be found again by.
         """
         cells = embed(self.trunk, image)
         masks = self.carrier.carry(image, cells)
@@ -198,9 +206,13 @@ class Tracker:
             masks[[i for i, thing in enumerate(self.things) if thing.hidden or thing.gone]] = False
             masks = clean(masks)
         before = len(self.things)
-        looking = self.steps % EVERY == 0
-        if looking:
+        if self.steps % EVERY == 0 or last:
             masks = self._look(number, image, cells, masks)
+            if len(masks) > before:
+                self._go_back(self.things[before:], image, cells, masks[before:])
+            self.since = []
+        else:
+            self.since.append((number, cells, masks))
         for thing, mask in zip(self.things, masks, strict=True):
             if mask.any():
                 thing.track.record(number, mask)
@@ -252,6 +264,19 @@ class Tracker:
                     thing.track.views.append(view(image, mask))
                     thing.track.colours.append(colour.shares(image[mask]))
         return masks
+
+    def _go_back(
+        self, things: list[_Followed], image: np.ndarray, cells: torch.Tensor, masks: np.ndarray
+    ) -> None:
+        """Carry new things from this frame back through those since the last look."""
+        memory = Memory()
+        memory.keep(cells, masks)
+        for number, earlier, known in reversed(self.since):
+            masks = clean(memory.carry(image, earlier) & ~known.any(axis=0))
+            for thing, mask in zip(things, masks, strict=True):
+                if mask.any():
+                    thing.track.record(number, mask)
+            memory.keep(earlier, masks)
 
     def _saw(
         self, thing: _Followed, number: int, label: str, score: float, look: torch.Tensor
@@ -327,8 +352,13 @@ def follow(
 ) -> list[Track]:
     """Tracks of the things in one shot, given as (number, image) of its frames in order."""
     tracker = Tracker(detector, predictor, trunk, queries, carrier())
-    for number, image in frames:
-        tracker.step(number, image)
+    waiting: tuple[int, np.ndarray] | None = None
+    for frame in frames:
+        if waiting is not None:
+            tracker.step(*waiting)
+        waiting = frame
+    if waiting is not None:
+        tracker.step(*waiting, last=True)
     return tracker.tracks()
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from segment_anything.modeling.common import LayerNorm2d
 from segment_anything.utils.transforms import ResizeLongestSide
+from timm.layers import LayerNorm2d
 from timm.models import EfficientNet
 from torch import nn
 from torch.nn.functional import interpolate, pad
