@@ -442,7 +442,8 @@ def main() -> None:
         return
     for name in named:
         target = {"sam": sam.WEIGHTS, "detector": detector.WEIGHTS}[name]
-        shutil.copyfile(FOLDER / f"{name}-{stage}.safetensors", target)
+        with files.whole(target) as whole:
+            shutil.copyfile(FOLDER / f"{name}-{stage}.safetensors", whole)
         logging.info("wrote %s, %.1f MB", target.name, os.path.getsize(target) / 2**20)
     for split in ("compositions", "unseen"):
         logging.info("%s: %s", split, json.dumps(measure(split), indent=2))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..encoder import FrameEncoder
+from ..evaluation.boxes import from_rle
 from ..lite.people import means_person
 from . import colour as colours
 from .phrases import Phrase, first_new, noun_phrases
@@ -145,17 +146,17 @@ def _relation(
     track: Track, other: Track, size: tuple[int, int], axis: int | None, sign: int
 ) -> float:
     """How surely a track is on a side of another, or before or behind it, from 0 to 1."""
-    shared = [frame for frame in track.frames if frame in set(other.frames)]
-    if not shared:
+    shared, mine, yours = np.intersect1d(track.frames, other.frames, True, return_indices=True)
+    if not len(shared):
         return DOUBT
     if axis is None:
         # Who is before the other is whole where their boxes meet; who is behind it lacks a piece.
-        return _sigmoid(sign * _depth(track, other, shared))
-    mine, yours = (
-        np.array([(box[axis] + box[axis + 2]) / 2 for f in shared if (box := t.box(f)) is not None])
-        for t in (track, other)
+        return _sigmoid(sign * _depth(track, other, mine, yours))
+    a, b = (
+        (boxes[:, axis] + boxes[:, axis + 2]) / 2
+        for boxes in (np.stack(track.boxes)[mine], np.stack(other.boxes)[yours])
     )
-    return _sigmoid(sign * float((mine - yours).mean()) / size[axis] / 0.05)
+    return _sigmoid(sign * float((a - b).mean()) / size[axis] / 0.05)
 
 
 def _beside(
@@ -166,8 +167,8 @@ def _beside(
     sign: int,
 ) -> float:
     """How surely a track is on a side of what a noun names, which may be any other track."""
-    surest, best = max((fit, -i) for i, (_, fit) in enumerate(named))
-    if surest > 0 and named[-best][0] is track:
+    own, surest = max(named, key=lambda pair: pair[1])
+    if surest > 0 and own is track:
         return 0.0  # it is the noun's own thing
     holds = [
         max(fit, PRIOR) / max(surest, PRIOR) * _relation(track, other, size, axis, sign)
@@ -177,22 +178,20 @@ def _beside(
     return max(holds, default=1.0)  # with nothing to compare it with, nothing is said
 
 
-def _depth(track: Track, other: Track, frames: Sequence[int]) -> float:
-    """Above 0 if a track hides another where they meet, below if it is hidden by it."""
+def _depth(track: Track, other: Track, mine: np.ndarray, yours: np.ndarray) -> float:
+    """Above 0 if a track hides another where they meet, below if it is hidden by it.
+
+    `mine` and `yours` say which of each one's frames are the same.
+    """
     signs = 0.0
-    for frame in frames:
-        a, b = track.box(frame), other.box(frame)
-        if a is None or b is None:
-            continue
-        x0, y0 = np.maximum(a[:2], b[:2]).astype(int)
-        x1, y1 = np.minimum(a[2:], b[2:]).astype(int)
-        if x1 <= x0 or y1 <= y0:
-            continue
-        mine, yours = track.mask(frame), other.mask(frame)
-        if mine is None or yours is None:
-            continue
-        both = mine[y0:y1, x0:x1].sum() - yours[y0:y1, x0:x1].sum()
-        signs += float(both) / max(1, (y1 - y0) * (x1 - x0))
+    a, b = np.stack(track.boxes)[mine], np.stack(other.boxes)[yours]
+    low = np.maximum(a[:, :2], b[:, :2]).astype(int)
+    high = np.minimum(a[:, 2:], b[:, 2:]).astype(int)
+    for n in np.nonzero((low < high).all(axis=1))[0]:
+        (x0, y0), (x1, y1) = low[n], high[n]
+        own, others = from_rle([track.masks[mine[n]], other.masks[yours[n]]])
+        both = own[y0:y1, x0:x1].sum() - others[y0:y1, x0:x1].sum()
+        signs += float(both) / ((y1 - y0) * (x1 - x0))
     return 4 * signs
 
 

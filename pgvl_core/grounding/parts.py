@@ -13,6 +13,7 @@ from ..toyworld import Clip
 from ..toyworld_render import mask_boxes
 from .detect import Detector
 from .segment import segment
+from .track import mask_iou
 
 LEAST_SHOWN, LEAST_PIXELS = 0.25, 64  # less of a thing is not asked for
 BOXES = 10  # of a frame, the surest: so many may try to meet a thing
@@ -40,10 +41,8 @@ def shown(clip: Clip, frame: int) -> tuple[list[str], np.ndarray]:
         for track in clip.tracks
         if track.visibility[frame] >= LEAST_SHOWN and track.visible[frame].sum() >= LEAST_PIXELS
     ]
-    masks = np.zeros((len(tracks), *clip.frames.shape[1:3]), bool)
-    for mask, track in zip(masks, tracks, strict=True):
-        mask[:] = track.visible[frame]
-    return [track.category for track in tracks], masks
+    masks = np.array([track.visible[frame] for track in tracks], bool)
+    return [track.category for track in tracks], masks.reshape(-1, *clip.frames.shape[1:3])
 
 
 def measure(
@@ -79,7 +78,7 @@ def measure(
         return []
     boxes = mask_boxes(masks)
     drawn = segment(predictor, image, boxes=boxes)
-    ious = (drawn.masks & masks).sum((1, 2)) / (drawn.masks | masks).sum((1, 2))
+    ious = np.diagonal(mask_iou(drawn.masks, masks))
     boxes_of = {
         name: detector(image, [name], threshold=0)["boxes"][:BOXES].numpy() for name in set(names)
     }
