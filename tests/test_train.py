@@ -473,7 +473,8 @@ def linear(llm):
             yield name, layer
 
 
-def test_a_model_of_half_precision_answers_after_its_training(tmp_path):
+def test_a_model_of_half_precision_answers_after_its_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     model = tiny.model(marks=True)
     model.llm.to(torch.bfloat16)
     model.projector.to(torch.bfloat16)
@@ -668,8 +669,20 @@ class Watched(torch.optim.AdamW):
         return super().step(closure)
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_only_where_the_processor_multiplies_it(tmp_path, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    model, kinds = tiny.model(marks=False), set()
+    gate = model.llm.model.layers[0].mlp.gate_proj
+    gate.register_forward_hook(lambda _, __, output: kinds.add(output.dtype))
+    train.train(model, examples(), tmp_path, replace(RECIPE, precision="bf16", steps=1))
+    assert kinds == {torch.bfloat16 if native else torch.float32}
+    assert train.native_bfloat16(torch.device("cuda"))
+
+
 def test_the_papers_numbers_are_used(tmp_path, monkeypatch):
     """Section 4.1: 3 epochs, batches of 32, 2e-5; the rest as Video-ChatGPT trains."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.optim, "AdamW", Watched)
     monkeypatch.setattr(Watched, "steps", [])
     model, seen, kinds, passes = tiny.model(marks=False), [], set(), []

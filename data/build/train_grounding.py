@@ -284,11 +284,9 @@ def box_loss(
 @contextmanager
 def half() -> Iterator[None]:
     """bfloat16 where the processor multiplies it: a third less time."""
-    with torch.autocast("cpu", torch.bfloat16, enabled="avx512_bf16" in FLAGS):
+    native = train.native_bfloat16(torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16, enabled=native):
         yield
-
-
-FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 
 
 def trained(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -636,6 +636,8 @@ def quicken(model: PGVideoLLaVA) -> None:
     """A fifth less time a step: layers are kept as autocast would cast them at every step."""
     model.lora.unmerge_adapter()  # what is rounded has nothing of the LoRA in it
     model.llm.set_attn_implementation("eager")  # on a CPU, quicker than the kernel with a mask
+    if not train.native_bfloat16(model.llm.device):
+        return
     for name, module in model.llm.model.layers.named_modules():
         if isinstance(module, torch.nn.Linear) and "lora_" not in name:
             module.to(torch.bfloat16)

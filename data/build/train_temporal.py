@@ -272,7 +272,8 @@ def teach(writer: Writer, model: PGVideoLLaVA, clips: Sequence[Known]) -> list[d
             pairs = [moves[i] for i in rng.permutation(len(moves))[:2]]
             pairs += [others[i] for i in rng.permutation(len(others))[:1]]
             rows.append(train.fan(model, pairs))
-        with torch.autocast("cpu", torch.bfloat16):
+        native = train.native_bfloat16(model.llm.device)
+        with torch.autocast("cpu", torch.bfloat16, enabled=native):
             losses, right = train.answers(
                 model, train.assemble(rows, None), projected(writer, model, chosen)
             )
