@@ -13,6 +13,7 @@ import html
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -154,12 +155,21 @@ class Transcript:
 
 
 # ---------------------------------------------------------------------------------- where it is
+@contextmanager
+def _threads(count: int | None = None) -> Iterator[None]:
+    """Compute with so many threads, and give torch back those it had, whoever takes them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @cache
 def _silero() -> Any:
-    threads = torch.get_num_threads()
-    import silero_vad  # sets torch to one thread
-
-    torch.set_num_threads(threads)
+    with _threads():
+        import silero_vad  # sets torch to one thread
     return silero_vad
 
 
@@ -187,8 +197,9 @@ def speech_probabilities(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]
         samples += len(block)
         rest = np.concatenate([rest, block])
         whole = len(rest) // WINDOW * WINDOW
-        for window in torch.from_numpy(rest[:whole]).reshape(-1, WINDOW):
-            found.append(model(window, SAMPLE_RATE).item())
+        with _threads(1):  # on a busy machine, two take a hundred times as long over so little
+            for window in torch.from_numpy(rest[:whole]).reshape(-1, WINDOW):
+                found.append(model(window, SAMPLE_RATE).item())
         rest = rest[whole:]
     if len(rest):
         window = torch.from_numpy(np.pad(rest, (0, WINDOW - len(rest))))
@@ -272,14 +283,15 @@ def transcribe(model: whisper.Whisper, audio: np.ndarray) -> dict[str, Any]:
     spoken = 0.0
     for first, segments in groupby(found["segments"], key=lambda each: each["seek"]):
         piece, window = mel[:, first : first + N_FRAMES], list(segments)
-        add_word_timestamps(
-            segments=window,
-            model=model,
-            tokenizer=tokenizer,
-            mel=whisper.pad_or_trim(piece, N_FRAMES).to(model.device),
-            num_frames=piece.shape[-1],
-            last_speech_timestamp=spoken,
-        )
+        with _threads():  # Numba, at its first loop, sets the whole process to all processors
+            add_word_timestamps(
+                segments=window,
+                model=model,
+                tokenizer=tokenizer,
+                mel=whisper.pad_or_trim(piece, N_FRAMES).to(model.device),
+                num_frames=piece.shape[-1],
+                last_speech_timestamp=spoken,
+            )
         spoken = window[-1]["end"]
     return found
 

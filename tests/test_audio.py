@@ -3,6 +3,8 @@
 import csv
 import importlib
 import json
+import os
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -80,6 +82,28 @@ def test_silero_leaves_torch_its_threads():
     after = torch.get_num_threads()
     torch.set_num_threads(before)
     assert after == 2
+
+
+def test_words_are_timed_with_the_threads_that_torch_has():
+    """Numba's first parallel loop, in a process, sets OpenMP to its own number for good."""
+    code = """if True:
+        import sys, torch
+        from pgvl_core import audio, profiles, video
+        torch.set_num_threads(1)
+        model = profiles.listener("pocket").whisper
+        sound = video.read_audio(sys.argv[1])
+        assert audio.transcribe(model, sound)["text"]
+        print(torch.get_num_threads())
+    """
+    names = assets.DATA / "narration" / "names.ogg"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, names],
+        env=os.environ | {"NUMBA_NUM_THREADS": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.split() == ["1"]
 
 
 def truth():

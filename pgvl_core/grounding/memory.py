@@ -26,6 +26,7 @@ SIDE = 512  # pixels that the longest side of a frame has when it is compared
 CELL = 8  # of these to a cell
 RECENT = 4  # frames that are remembered beside the anchors
 REACH = 0.15  # of the frame's longest side: how far a thing may have moved since a recent frame
+BLOCK = 8  # cells a side that are compared together with all that they may have come from
 NEIGHBOURS = 20  # cells that each cell takes over from
 SHARPNESS = 0.05  # cosine by which one neighbour must be closer to count e times as much
 
@@ -114,19 +115,22 @@ class Memory:
             raise ValueError("a memory without a frame knows no masks; add() one first")
         frames = [*self.anchors, *self.recent]
         size = cells.shape[1:]
-        query = cells.flatten(1).T
-        near, outside = (table.to(cells.device) for table in reach(*size))
+        own, near, outside = (table.to(cells.device) for table in reach(*size))
+        query = windows(cells).transpose(1, 2)  # [blocks, cells of a block, D]
         best, places = [], []
         for number, (known, _) in enumerate(frames):
-            alike = query @ known.flatten(1)
-            recent = number >= len(self.anchors)
-            if recent:
-                alike = alike.gather(1, near).masked_fill(outside, -torch.inf)
+            if number < len(self.anchors):
+                alike = query.flatten(0, 1) @ known.flatten(1)
+            else:
+                alike = query @ windows(known, far(*size))
+                alike = alike.masked_fill_(outside, -torch.inf).flatten(0, 1)
             # The best of each frame first: to rank all frames' cells at once takes far longer.
             closest = alike.topk(min(NEIGHBOURS, alike.shape[1]), dim=1)
             best.append(closest.values)
-            places.append(near.gather(1, closest.indices) if recent else closest.indices)
-            places[-1] += number * len(query)
+            place = closest.indices
+            if number >= len(self.anchors):
+                place = near.gather(1, place.reshape(len(near), -1)).view_as(place)
+            places.append(place + number * size.numel())
         together = torch.cat(best, dim=1)
         closest = together.topk(min(NEIGHBOURS, together.shape[1]), dim=1)
         weights = (closest.values / SHARPNESS).softmax(dim=1)
@@ -135,25 +139,48 @@ class Memory:
             [pad(shares.flatten(1), (0, 0, 0, most - len(shares))) for _, shares in frames], dim=1
         )
         chosen = torch.cat(places, dim=1).gather(1, closest.indices)
-        return (values[:, chosen] * weights).sum(dim=2).unflatten(1, size)
+        return (values[:, chosen] * weights).sum(dim=2)[:, own].unflatten(1, size)
+
+
+def far(rows: int, columns: int) -> int:
+    """How many cells of a grid a thing may have moved since a recent frame."""
+    return int(max(1.0, REACH * max(rows, columns)))
+
+
+def windows(maps: torch.Tensor, margin: int = 0) -> torch.Tensor:
+    """Maps ``[D, rows, columns]`` in blocks of 8 x 8 cells and what is around: ``[blocks, D, n]``.
+
+    Beyond the grid there is 0.
+    """
+    down, right = (-side % BLOCK for side in maps.shape[1:])
+    padded = pad(maps, (margin, margin + right, margin, margin + down))
+    side = BLOCK + 2 * margin
+    blocks = padded.unfold(1, side, BLOCK).unfold(2, side, BLOCK)  # [D, down, right, side, side]
+    return blocks.permute(1, 2, 0, 3, 4).flatten(3).flatten(0, 1)
 
 
 @lru_cache(maxsize=2)
-def reach(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cells to which a thing may have moved, of each cell of a grid.
+def reach(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The cells from which a thing may have come, of each cell of a grid; see `windows`.
 
     Returns
     -------
-    near : int64 ``[cells, n]``, their numbers, row by row
-    outside : bool ``[cells, n]``, where there is no such cell: the grid has an edge
+    own : int64 ``[cells]``
+        Where in the blocks each cell is.
+    near : int64 ``[blocks, n]``
+        Numbers, row by row, of the cells in and around each block; 0 beyond the grid.
+    outside : bool ``[blocks, 64, n]``
+        Which of them are too far from a block's cell, or no cells.
     """
-    far = int(max(1.0, REACH * max(rows, columns)))
+    most = far(rows, columns)
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    step = torch.arange(-far, far + 1)
-    down, right = (moved.flatten() for moved in torch.meshgrid(step, step, indexing="ij"))
-    y, x = y.reshape(-1, 1) + down, x.reshape(-1, 1) + right
-    outside = (y < 0) | (y >= rows) | (x < 0) | (x >= columns)
-    return (y * columns + x).masked_fill(outside, 0), outside
+    grid = torch.stack([y, x, torch.ones_like(y)])
+    here, there = windows(grid)[..., None], windows(grid, most)[:, :, None]
+    outside = ((here - there)[:, :2].abs() > most).any(dim=1) | (there[:, 2] == 0)
+    (own,) = torch.nonzero(here[:, 2].flatten(), as_tuple=True)
+    number = (here[:, 0] * columns + here[:, 1]).flatten()[own]
+    near = (there[:, 0] * columns + there[:, 1])[:, 0]
+    return own[number.argsort()], near, outside
 
 
 def share(masks: np.ndarray, rows: int, columns: int) -> torch.Tensor:
