@@ -179,6 +179,7 @@ def _vad() -> Any:
 
 
 @torch.inference_mode()
+@_threads(1)  # on a busy machine, two take a hundred times as long over windows so small
 def speech_probabilities(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
     """How likely somebody speaks, in each window of 32 ms.
 
@@ -197,9 +198,8 @@ def speech_probabilities(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, int]
         samples += len(block)
         rest = np.concatenate([rest, block])
         whole = len(rest) // WINDOW * WINDOW
-        with _threads(1):  # on a busy machine, two take a hundred times as long over so little
-            for window in torch.from_numpy(rest[:whole]).reshape(-1, WINDOW):
-                found.append(model(window, SAMPLE_RATE).item())
+        for window in torch.from_numpy(rest[:whole]).reshape(-1, WINDOW):
+            found.append(model(window, SAMPLE_RATE).item())
         rest = rest[whole:]
     if len(rest):
         window = torch.from_numpy(np.pad(rest, (0, WINDOW - len(rest))))
