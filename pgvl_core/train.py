@@ -80,7 +80,7 @@ def native_bfloat16(device: torch.device) -> bool:
     """Whether a device multiplies bfloat16 itself.
 
     A processor that does not takes twenty times as long over it as over float32 (measured on AMD's
-    third EPYC), so training there keeps to float32.
+    third EPYC), so training a float32 model there keeps to float32.
     """
     return device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
@@ -528,12 +528,15 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    emulated = recipe.precision == "bf16" and not native_bfloat16(model.llm.device)
-    if emulated:
+    precision = recipe.precision
+    # A model that is itself kept in bfloat16 cannot do without: its layers take nothing else.
+    single = model.llm.dtype == torch.float32
+    if precision == "bf16" and single and not native_bfloat16(model.llm.device):
         log.info("this processor does not multiply bfloat16: training in float32")
+        precision = "no"
     accelerator = Accelerator(
         cpu=model.llm.device.type == "cpu",
-        mixed_precision="no" if emulated else recipe.precision,
+        mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     sample = torch.cat([tokens.float() for tokens in videos[:500]]) if recipe.standardise else None

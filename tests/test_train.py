@@ -473,8 +473,9 @@ def linear(llm):
             yield name, layer
 
 
-def test_a_model_of_half_precision_answers_after_its_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+@pytest.mark.parametrize("native", [True, False])
+def test_a_model_of_half_precision_answers_after_its_training(tmp_path, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
     model = tiny.model(marks=True)
     model.llm.to(torch.bfloat16)
     model.projector.to(torch.bfloat16)

@@ -23,8 +23,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -281,12 +280,10 @@ def box_loss(
 
 
 # ---------------------------------------------------------------------------------------- the runs
-@contextmanager
-def half() -> Iterator[None]:
+def half() -> torch.autocast:
     """bfloat16 where the processor multiplies it: a third less time."""
     native = train.native_bfloat16(torch.device("cpu"))
-    with torch.autocast("cpu", torch.bfloat16, enabled=native):
-        yield
+    return torch.autocast("cpu", torch.bfloat16, enabled=native)
 
 
 def trained(model: nn.Module) -> dict[str, torch.Tensor]:

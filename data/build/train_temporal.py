@@ -264,6 +264,7 @@ def teach(writer: Writer, model: PGVideoLLaVA, clips: Sequence[Known]) -> list[d
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [3e-4, 1.5e-3], total_steps=SCHEDULE, pct_start=0.1
     )
+    native = train.native_bfloat16(model.llm.device)
     history = []
     for _ in tqdm(range(STEPS), desc="teach", mininterval=30):
         chosen, rows = [clips[i] for i in rng.integers(len(clips), size=BATCH)], []
@@ -272,7 +273,6 @@ def teach(writer: Writer, model: PGVideoLLaVA, clips: Sequence[Known]) -> list[d
             pairs = [moves[i] for i in rng.permutation(len(moves))[:2]]
             pairs += [others[i] for i in rng.permutation(len(others))[:1]]
             rows.append(train.fan(model, pairs))
-        native = train.native_bfloat16(model.llm.device)
         with torch.autocast("cpu", torch.bfloat16, enabled=native):
             losses, right = train.answers(
                 model, train.assemble(rows, None), projected(writer, model, chosen)
