@@ -73,8 +73,13 @@ def test_overrides_are_read_and_differ_from_the_defaults(path):
     assert {name for name, value in overrides.items() if defaults[name] == value} == set()
 
 
-@pytest.mark.xdist_group("notebooks")  # one at a time: each may need the memory of a whole machine
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [  # in two groups, which two workers take first: together they are most of the tests' time
+        pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(f"notebooks {i % 2}"))
+        for i, path in enumerate(workbook.notebooks())
+    ],
+)
 def test_runs_with_other_parameters(path, tmp_path):
     config = CONFIG[path.stem]
     if config["tier"] == "weekly" and TIER != "weekly":

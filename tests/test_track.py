@@ -183,7 +183,9 @@ def test_what_comes_again_after_a_cut_keeps_its_id(moving, models):
     other = make_clip(12, "unseen", frames=16, fps=8, objects=1, shots=1, motions=["still"])
     shots = [followed(made, models) for made in (moving, other, moving)]
     size = [len(each) for each in shots]
-    joined = join(shots)
+    joined: list[Track] = []
+    for tracks in shots:
+        join(joined, tracks)
     assert size == [2, 1, 2]
     assert [t.id for t in joined] == [1, 2, 3]
     for found in joined[:2]:

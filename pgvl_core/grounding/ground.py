@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ..encoder import FrameEncoder, LiteCLIPEncoder
 from ..evaluation.samples import RATE, schedule
 from ..lite import clip
-from ..video import Video
+from ..video import Frames, Video
 from .answer import GroundedAnswer
 from .detect import Detector
 from .match import gist, match
@@ -161,10 +161,13 @@ class Grounder:
         clock = _Clock(seconds)
         short = min(SHORT_SIDE, video.height, video.width)
         count = video.frame_count
-        shots = find_shots(video.blocks(np.arange(count), short_side=128), video.fps)
+        with tqdm(total=count, desc="shots", unit="frame", delay=2, leave=False) as bar:
+            blocks = _told(video.blocks(np.arange(count), short_side=128), bar)
+            shots = find_shots(blocks, video.fps)
         clock("shots")
         frames = schedule(0, count, video.fps, RATE, most=count)
-        tags, tracks, size = [], [], (0, 0)
+        tags: list[list[str]] = []
+        tracks: list[Track] = []
         bar = tqdm(total=len(frames), desc="following", unit="frame", delay=2, leave=False)
         for shot in shots:
             own = frames[(frames >= shot.start) & (frames < shot.end)]
@@ -177,13 +180,13 @@ class Grounder:
             clock("tags")
             queries = list(dict.fromkeys([*ALWAYS, *tags[-1]]))
             images = _numbered(video, own, short, bar)
-            tracks.append(
-                follow(images, self.detector, self.predictor, self.trunk, queries, self.carrier)
+            join(
+                tracks,
+                follow(images, self.detector, self.predictor, self.trunk, queries, self.carrier),
             )
             clock("tracks")
         bar.close()
-        joined = join(tracks)
-        for track in joined:  # here and not in `match`, which every answer goes through
+        for track in tracks:  # here and not in `match`, which every answer goes through
             track.gist = gist(self.encoder, track.views)
         clock("tracks")
         first = video.frames(frames[:1], short).images
@@ -197,9 +200,16 @@ class Grounder:
             times=video.timestamps[frames],
             shots=shots,
             tags=tags,
-            tracks=joined,
+            tracks=tracks,
             seconds=seconds,
         )
+
+
+def _told(blocks: Iterator[Frames], bar: tqdm) -> Iterator[Frames]:
+    """Blocks of frames, one after the other, each told to a progress bar."""
+    for block in blocks:
+        yield block
+        bar.update(len(block.indices))
 
 
 def _numbered(

@@ -116,19 +116,20 @@ class Memory:
         frames = [*self.anchors, *self.recent]
         size = cells.shape[1:]
         own, near, outside = (table.to(cells.device) for table in reach(*size))
-        query = windows(cells).transpose(1, 2)  # [blocks, cells of a block, D]
+        query = windows(cells).transpose(1, 2).contiguous()  # [blocks, cells of a block, D]
         best, places = [], []
         for number, (known, _) in enumerate(frames):
-            if number < len(self.anchors):
-                alike = query.flatten(0, 1) @ known.flatten(1)
-            else:
+            recent = number >= len(self.anchors)
+            if recent:
                 alike = query @ windows(known, far(*size))
                 alike = alike.masked_fill_(outside, -torch.inf).flatten(0, 1)
+            else:
+                alike = query.flatten(0, 1) @ known.flatten(1)
             # The best of each frame first: to rank all frames' cells at once takes far longer.
             closest = alike.topk(min(NEIGHBOURS, alike.shape[1]), dim=1)
             best.append(closest.values)
             place = closest.indices
-            if number >= len(self.anchors):
+            if recent:  # counted within the window: the same cell of the grid
                 place = near.gather(1, place.reshape(len(near), -1)).view_as(place)
             places.append(place + number * size.numel())
         together = torch.cat(best, dim=1)

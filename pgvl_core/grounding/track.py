@@ -12,7 +12,7 @@ official evaluation keeps one object and forgets it after one miss, so it loses 
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -362,35 +362,33 @@ def follow(
     return tracker.tracks()
 
 
-def join(shots: Sequence[list[Track]], same: float = ALIKE) -> list[Track]:
-    """The tracks of all shots, in which what comes again keeps its id.
+def join(joined: list[Track], tracks: list[Track], same: float = ALIKE) -> None:
+    """Add the tracks of the next shot to those of all before it; what comes again keeps its id.
 
     A track goes on with one of an earlier shot when no other is more like it, the detector took
-    both for the same, and their looks are alike from `same` on. Ids are numbered anew, from 1.
+    both for the same, and their looks are alike from `same` on. The others get the next ids, from
+    1. Shots are joined one by one, because the views of a long video's tracks would fill memory.
     """
-    joined: list[Track] = []
-    for tracks in shots:
-        fits = np.zeros((len(tracks), len(joined)))
-        for n, new in enumerate(tracks):
-            for i, old in enumerate(joined):
-                if old.label == new.label and old.look is not None and new.look is not None:
-                    alike = float(old.look @ new.look)
-                    fits[n, i] = alike if alike >= same else 0
-        old_of = one_to_one(fits)
-        for n, new in enumerate(tracks):
-            if n not in old_of:
-                new.id = len(joined) + 1
-                joined.append(new)
-                continue
-            old = joined[old_of[n]]
-            old.frames += new.frames
-            old.boxes += new.boxes
-            old.masks += new.masks
-            old.votes = {
-                label: old.votes.get(label, 0) + new.votes.get(label, 0)
-                for label in old.votes | new.votes
-            }
-            old.looks += new.looks
-            old.views = (old.views + new.views)[: 2 * VIEWS]
-            old.colours = (old.colours + new.colours)[: 2 * VIEWS]
-    return joined
+    fits = np.zeros((len(tracks), len(joined)))
+    for n, new in enumerate(tracks):
+        for i, old in enumerate(joined):
+            if old.label == new.label and old.look is not None and new.look is not None:
+                alike = float(old.look @ new.look)
+                fits[n, i] = alike if alike >= same else 0
+    old_of = one_to_one(fits)
+    for n, new in enumerate(tracks):
+        if n not in old_of:
+            new.id = len(joined) + 1
+            joined.append(new)
+            continue
+        old = joined[old_of[n]]
+        old.frames += new.frames
+        old.boxes += new.boxes
+        old.masks += new.masks
+        old.votes = {
+            label: old.votes.get(label, 0) + new.votes.get(label, 0)
+            for label in old.votes | new.votes
+        }
+        old.looks += new.looks
+        old.views = (old.views + new.views)[: 2 * VIEWS]
+        old.colours = (old.colours + new.colours)[: 2 * VIEWS]

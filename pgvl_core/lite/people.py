@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from ai_edge_litert.interpreter import Interpreter
 
 from .. import assets
@@ -76,7 +77,9 @@ class PersonTest:
 
     def __init__(self) -> None:
         with quiet():  # it tells every time by which of its routes it computes
-            self.network = Interpreter(model_path=str(assets.path("blazepose")))
+            self.network = Interpreter(
+                model_path=str(assets.path("blazepose")), num_threads=torch.get_num_threads()
+            )
             self.network.allocate_tensors()
         self.input = self.network.get_input_details()[0]["index"]
         outputs = self.network.get_output_details()
