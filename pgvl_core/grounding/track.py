@@ -362,11 +362,11 @@ def follow(
     return tracker.tracks()
 
 
-def join(joined: list[Track], tracks: list[Track], same: float = ALIKE) -> None:
+def join(joined: list[Track], tracks: list[Track]) -> None:
     """Add the tracks of the next shot to those of all before it; what comes again keeps its id.
 
     A track goes on with one of an earlier shot when no other is more like it, the detector took
-    both for the same, and their looks are alike from `same` on. The others get the next ids, from
+    both for the same, and their looks are alike from `ALIKE` on. The others get the next ids, from
     1. Shots are joined one by one, because the views of a long video's tracks would fill memory.
     """
     fits = np.zeros((len(tracks), len(joined)))
@@ -374,7 +374,7 @@ def join(joined: list[Track], tracks: list[Track], same: float = ALIKE) -> None:
         for i, old in enumerate(joined):
             if old.label == new.label and old.look is not None and new.look is not None:
                 alike = float(old.look @ new.look)
-                fits[n, i] = alike if alike >= same else 0
+                fits[n, i] = alike if alike >= ALIKE else 0
     old_of = one_to_one(fits)
     for n, new in enumerate(tracks):
         if n not in old_of:
