@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 def show(figure: Figure, alt: str) -> None:
     """Display a figure with `alt`, the sentence that stands for it where it cannot be seen."""
-    display(_bundle(figure, alt), raw=True)
+    display(bundle(figure, alt), raw=True)
 
 
 class Live:
@@ -28,12 +28,13 @@ class Live:
     def show(self, figure: Figure) -> None:
         """Put this figure in place of the last."""
         if self._handle is None:
-            self._handle = display(_bundle(figure, self.alt), raw=True, display_id=True)
+            self._handle = display(bundle(figure, self.alt), raw=True, display_id=True)
         else:
-            self._handle.update(_bundle(figure, self.alt), raw=True)
+            self._handle.update(bundle(figure, self.alt), raw=True)
 
 
-def _bundle(figure: Figure, alt: str) -> dict[str, str]:
+def bundle(figure: Figure, alt: str) -> dict[str, str]:
+    """What `show` displays, by MIME type; the figure is closed."""
     buffer = io.BytesIO()
     # WebP: a notebook full of photographs is a quarter of what it is with PNG.
     figure.savefig(buffer, format="webp", dpi=90, bbox_inches="tight", pil_kwargs={"quality": 88})

@@ -1,4 +1,4 @@
-"""What a reader does inside a notebook: answer a quick question, talk about a video, be heard."""
+"""What a reader does inside a notebook: answer a quick question, move a slider, talk, be heard."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import ipywidgets
 import traitlets
+from matplotlib.figure import Figure
+
+from . import plots
 
 if TYPE_CHECKING:
     from pgvl_core.audio import Listener, Transcript
@@ -173,6 +176,43 @@ class ListenPanel:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
         page = f"<div><p>{html.escape(repr(self))}</p></div>"
+        return {**self.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": page}
+
+
+class Explorer:
+    """A picture that a slider moves; where widgets cannot live, the picture as it was last drawn.
+
+    `ipywidgets.interact` would need an output widget, and that now and then makes whoever runs a
+    notebook without a page (nbclient, so papermill and nbconvert too) wait for a reply that is
+    there already, until the time is out (jupyter/nbclient#312).
+
+    Parameters
+    ----------
+    slider : widget
+        Whatever has a `value`.
+    draw : callable
+        Gives the figure for a value.
+    alt : str
+        The sentence that stands for it where it cannot be seen.
+    """
+
+    def __init__(
+        self, slider: ipywidgets.ValueWidget, draw: Callable[[Any], Figure], alt: str
+    ) -> None:
+        self.slider, self._draw, self._alt = slider, draw, alt
+        self._picture = ipywidgets.HTML()
+        self.widget = ipywidgets.VBox([slider, self._picture])
+        slider.observe(lambda _: self._redraw(), "value")
+        self._redraw()
+
+    def _redraw(self) -> None:
+        self._picture.value = plots.bundle(self._draw(self.slider.value), self._alt)["text/html"]
+
+    def __repr__(self) -> str:
+        return self._alt
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        page = self._picture.value
         return {**self.widget._repr_mimebundle_(), "text/plain": repr(self), "text/html": page}
 
 

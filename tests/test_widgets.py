@@ -6,17 +6,20 @@ from datetime import datetime, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 
+import ipywidgets
 import nbformat
 import numpy as np
 import pytest
 import tiny
+from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
+from pgvl_core import plots
 from pgvl_core.assets import sample_video
 from pgvl_core.audio import Segment, Transcript
 from pgvl_core.chat import Conversation
 from pgvl_core.video import SAMPLE_RATE, audio_blocks, write_video
-from pgvl_core.widgets import ChatPanel, ListenPanel, quiz
+from pgvl_core.widgets import ChatPanel, Explorer, ListenPanel, quiz
 
 OPTIONS = [
     ("100", False, "that counts the frames <only>"),
@@ -114,6 +117,42 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.texts.append(data)
+
+
+def test_a_slider_moves_the_picture():
+    drawn = []
+
+    def draw(value):
+        drawn.append(value)
+        return plots.bars(["a"], [value], "how many")
+
+    slider = ipywidgets.IntSlider(1, min=1, max=9)
+    explorer = Explorer(slider, draw, alt="A bar as high as the <slider> says.")
+    before = explorer._repr_mimebundle_()
+    slider.value = 8
+    after = explorer._repr_mimebundle_()
+    assert drawn == [1, 8]
+    assert before["text/html"] != after["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in after
+    assert after["text/plain"] == "A bar as high as the <slider> says."
+    page = Page(after["text/html"])
+    assert page.alts == ["A bar as high as the <slider> says."]
+
+
+def test_a_slider_does_not_make_who_runs_a_notebook_answer_the_kernel():
+    """What nbclient answers an output widget makes it miss the reply to the cell, now and then."""
+    source = """
+import ipywidgets
+from pgvl_core import plots
+from pgvl_core.widgets import Explorer
+Explorer(ipywidgets.IntSlider(), lambda n: plots.bars(["a"], [n], "n"), alt="A bar.")
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    client = NotebookClient(notebook, timeout=120)
+    client.execute()
+    assert notebook.cells[0].outputs[0].data["text/plain"] == "A bar."
+    assert client.widget_state
+    assert not client.comm_objects  # its own output widgets
 
 
 def shown(panel):
