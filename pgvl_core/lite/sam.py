@@ -83,12 +83,6 @@ class ImageEncoder(nn.Module):
         """Normalised pixels ``[B, 3, 512, 512]`` to the embedding."""
         return self.neck(clip.trunk_levels(self.trunk, pixels))
 
-    def train(self, mode: bool = True) -> ImageEncoder:
-        """The trunk stays as it is: its batch statistics are not of this training."""
-        super().train(mode)
-        self.trunk.eval()
-        return self
-
 
 class Upscaling(nn.Module):
     """From stride 16 to stride 4, with `detail` (maps at strides 8 and 4) added on the way."""
