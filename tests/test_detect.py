@@ -138,21 +138,40 @@ def test_pocket_names_boxes_by_words_that_it_was_not_trained_on(pocket, scene):
 
 def test_a_name_beside_other_words_does_not_gain_by_being_asked_alone(pocket, scene):
     """Scores are against the tag list, so they do not depend on what else is asked for."""
-    boxes = Found.boxes
-    alone, together = (pocket.name(scene, boxes, q) for q in (["zebra"], ["dog", "zebra", "cat"]))
+    look = pocket.look(scene)
+    alone, together = (pocket.name(look, words) for words in (["zebra"], ["dog", "zebra", "cat"]))
     torch.testing.assert_close(alone[:, 0], together[:, 1])
     assert alone[0, 0] > 0.5 > alone[1, 0]
 
 
 def test_where_a_person_is_words_for_people_fit_and_others_do_not(pocket, scene, monkeypatch):
     queries = ["man", "zebra", "woman"]
-    before = pocket.name(scene, Found.boxes, queries)
+    before = pocket.name(pocket.look(scene), queries)
     sure = np.array([0.9, 0.59, 0.0], np.float32)
     monkeypatch.setattr(pocket, "is_person", lambda image, boxes: sure)
-    after = pocket.name(scene, Found.boxes, queries)
+    again = scene.copy()
+    again[-1, -1] = 0  # far from all boxes, but another image
+    after = pocket.name(pocket.look(again), queries)
     assert after[0, [0, 2]].max() == pytest.approx(0.9)  # the likelier of the two words
     assert after[0, 1] == pytest.approx(0.1 * before[0, 1].item(), rel=1e-4)
     torch.testing.assert_close(after[1:], before[1:])  # below the threshold nothing changes
+
+
+def test_an_image_is_looked_at_once_for_all_words_and_anew_when_it_changes(
+    pocket, scene, monkeypatch
+):
+    fresh = pocket(scene, ["violin"])
+    looked = []
+    find = pocket.boxes.find
+    monkeypatch.setattr(pocket.boxes, "find", lambda image: looked.append(1) or find(image))
+    frame = scene.copy()
+    zebra, violin = pocket(frame, ["zebra"]), pocket(frame, ["violin"])
+    assert len(looked) == 0  # it is the image that was looked at before
+    torch.testing.assert_close(violin["scores"], fresh["scores"])
+    assert zebra["boxes"].tolist() != violin["boxes"].tolist()
+    frame[:] = 120  # in place, as a reader of frames may do
+    assert len(pocket(frame, ["zebra"])["boxes"]) == 0
+    assert len(looked) == 1
 
 
 def test_without_boxes_nothing_is_found(pocket, scene, monkeypatch):

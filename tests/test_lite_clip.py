@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from torch.nn.functional import normalize
 
@@ -70,6 +71,19 @@ def test_trunk_classifies_like_the_published_network():
         features = clip.trunk_map(trunk, pixels).mean(dim=(2, 3))
         logits = features @ trunk.classifier.weight.T + trunk.classifier.bias
         assert imagenet[sprite.name] in logits[0].topk(5).indices.tolist(), sprite.name
+
+
+def test_trunk_is_timms_network_with_its_normalisation_folded_in():
+    published = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
+    checkpoint = torch.load(assets.path("efficientnet-lite2"), weights_only=True)
+    published.load_state_dict(dict(zip(published.state_dict(), checkpoint.values(), strict=True)))
+    trunk = clip.load_trunk()
+    pixels = torch.randint(0, 256, (2, 3, 96, 160), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = published.forward_features((pixels - clip.MEAN) / clip.SPREAD)
+    torch.testing.assert_close(clip.trunk_map(trunk, pixels.byte()), wanted, atol=1e-3, rtol=1e-3)
+    assert wanted.std() > 0.1
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in trunk.modules())
 
 
 def test_sentence_encoder_does_not_depend_on_its_batch():

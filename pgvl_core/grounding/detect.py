@@ -6,6 +6,7 @@ Every detector gives what transformers' zero-shot detectors give for an image
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -75,6 +76,17 @@ def _detections(
 
 
 # ------------------------------------------------------------------------------------------ pocket
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What LiteDetector and those who name its boxes see in an image, before any word is asked."""
+
+    image: np.ndarray  # uint8 [H, W, 3]
+    boxes: np.ndarray  # float32 [N, 4], xyxy in pixels, ends exclusive
+    objectness: np.ndarray  # float32 [N], from 0 to 1
+    seen: torch.Tensor  # unit vectors [N, E], comparable with those of words
+    person: torch.Tensor  # float32 [N], from 0 to 1: BlazePose's, 0 where it is not sure
+
+
 class LiteGrounder:
     """LiteDetector's boxes, each named by what LiteCLIP sees in it, or BlazePose.
 
@@ -96,52 +108,49 @@ class LiteGrounder:
         self.boxes = detector.load(encoder.trunk)
         self.is_person = people.PersonTest()
         self.rivals = tag_list()
+        self._last: Look | None = None
 
     def __call__(
         self, image: np.ndarray, queries: list[str], threshold: float | None = None
     ) -> Detections:
         _check(image, queries)
-        boxes, objectness = self.boxes.find(image)
+        look = self.look(image)
+        # How surely each box is a thing of each name.
+        objectness = torch.from_numpy(look.objectness)[:, None]
+        scores = (objectness**2 * self.name(look, queries)) ** (1 / 3)
         return _detections(
-            torch.from_numpy(boxes),
-            self.score(image, boxes, objectness, queries),
+            torch.from_numpy(look.boxes),
+            scores,
             queries,
             self.threshold if threshold is None else threshold,
         )
 
-    def score(
-        self, image: np.ndarray, boxes: np.ndarray, objectness: np.ndarray, queries: list[str]
-    ) -> torch.Tensor:
-        """How surely each box is a thing of each name, from 0 to 1: ``[N, K]``."""
-        fits = self.name(image, boxes, queries)
-        return (torch.from_numpy(objectness)[:, None] ** 2 * fits) ** (1 / 3)
+    def look(self, image: np.ndarray) -> Look:
+        """What is seen in an image, uint8 RGB ``[H, W, 3]``; the last one is remembered.
 
-    def name(self, image: np.ndarray, boxes: np.ndarray, queries: list[str]) -> torch.Tensor:
-        """How well each name fits each box, from 0 to 1.
-
-        Parameters
-        ----------
-        image : uint8 array ``[H, W, 3]``
-        boxes : float array ``[N, 4]``
-            xyxy in pixels, within the image.
-        queries : list of str
-            ``K`` nouns, or noun phrases.
-
-        Returns
-        -------
-        Tensor ``[N, K]``
+        Nearly all of the time goes here, so a second question about the image costs little.
         """
-        if not len(boxes):
+        if self._last is None or not np.array_equal(self._last.image, image):
+            boxes, objectness = self.boxes.find(image)
+            seen, person = torch.zeros(0, 0), torch.zeros(0)
+            if len(boxes):
+                features = self.encoder.encode(crops(image, boxes)).mean(dim=1)
+                seen = self.encoder.project(features)
+                person = torch.from_numpy(self.is_person(image, boxes))
+            person = person * (person >= people.SURE)
+            self._last = Look(image.copy(), boxes, objectness, seen, person)
+        return self._last
+
+    def name(self, look: Look, queries: list[str]) -> torch.Tensor:
+        """How well each of ``K`` nouns, or noun phrases, fits each box: ``[N, K]``, from 0 to 1."""
+        if not len(look.boxes):
             return torch.zeros(0, len(queries))
-        features = self.encoder.encode(crops(image, boxes)).mean(dim=1)
-        seen = self.encoder.project(features)
-        fits = shares(self.encoder, seen, queries, self.rivals)
+        fits = shares(self.encoder, look.seen, queries, self.rivals)
         general = torch.tensor([query in ANYTHING for query in queries])
         fits[:, general] = UNNAMED
 
         human = torch.tensor([people.means_person(query) for query in queries])
-        person = torch.from_numpy(self.is_person(image, boxes))[:, None]
-        person = person * (person >= people.SURE)
+        person = look.person[:, None]
         if human.any():  # BlazePose tells no woman from a man: the words' own shares do
             among = fits[:, human] / fits[:, human].amax(dim=1, keepdim=True)
             fits[:, human] = torch.maximum(fits[:, human], person * among)
