@@ -114,13 +114,14 @@ def last_cell_writes_the_results(nb: nbformat.NotebookNode) -> Iterator[str]:
         yield "its last code cell does not call write_results"
 
 
+def has_no_output_widget(nb: nbformat.NotebookNode) -> Iterator[str]:
+    """One makes nbclient, and so papermill, wait for ever now and then (jupyter/nbclient#312)."""
+    for call in {"interact", "interactive", "interactive_output", "Output"} & set(_calls(nb)):
+        yield f"calls {call}, which makes an output widget; Explorer does without"
+
+
 def asks_the_reader(nb: nbformat.NotebookNode) -> Iterator[str]:
-    calls = [
-        ast.unparse(node.func).split(".")[-1]
-        for cell in _code(nb)
-        for node in ast.walk(_tree(cell))
-        if isinstance(node, ast.Call)
-    ]
+    calls = _calls(nb)
     if "quiz" not in calls:
         yield "has no quiz"
     if calls.count("attempt") < 2:
@@ -136,6 +137,7 @@ RULES = (
     opens_as_every_notebook,
     second_cell_holds_the_parameters,
     last_cell_writes_the_results,
+    has_no_output_widget,
     asks_the_reader,
 )
 
@@ -173,6 +175,16 @@ def unread_parameters(nb: nbformat.NotebookNode, names: Iterable[str]) -> dict[s
         elif first_use[name] == "bound":
             reasons[name] = "is bound anew before any later cell reads it"
     return reasons
+
+
+def _calls(nb: nbformat.NotebookNode) -> list[str]:
+    """Names of what is called, without what they belong to."""
+    return [
+        ast.unparse(node.func).split(".")[-1]
+        for cell in _code(nb)
+        for node in ast.walk(_tree(cell))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def _global_uses(code: types.CodeType) -> Iterator[tuple[str, str]]:

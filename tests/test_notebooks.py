@@ -240,6 +240,10 @@ def write_no_results(nb):
     nb.cells[-1].source = "print(OUTPUT_DIR)"
 
 
+def move_a_slider(nb):
+    nb.cells[2].source += "\nipywidgets.interact(print, frames=(1, 9))"
+
+
 def ask_no_quiz(nb):
     nb.cells[2].source = "print(PROFILE)"
 
@@ -272,6 +276,7 @@ def set_one_exercise(nb):
         (rules.second_cell_holds_the_parameters, forget_the_seed),
         (rules.second_cell_holds_the_parameters, ignore_a_parameter),
         (rules.last_cell_writes_the_results, write_no_results),
+        (rules.has_no_output_widget, move_a_slider),
         (rules.asks_the_reader, ask_no_quiz),
         (rules.asks_the_reader, set_one_exercise),
     ],
