@@ -17,19 +17,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import av
 import decord
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.models import EfficientNet
 from tqdm.auto import tqdm
 
 from pgvl_core import assets
 from pgvl_core.encoder import LiteCLIPEncoder
+from pgvl_core.lite import clip
 from pgvl_core.pooling import pool
 from pgvl_core.video import Video, sample_indices
 from pgvl_core.workbook import peak_ram_mb, table
@@ -91,10 +89,7 @@ def child(way: str, path: Path) -> None:
     """One timed run; prints seconds, peak memory and how memory stood before it."""
     encoder = LiteCLIPEncoder()
     if way == "plain":  # timm's network as it comes: its layers, PyTorch's default layout
-        encoder.trunk = cast(EfficientNet, timm.create_model("tf_efficientnet_lite2").eval())
-        checkpoint = torch.load(assets.path("efficientnet-lite2"), weights_only=True)
-        names = encoder.trunk.state_dict()
-        encoder.trunk.load_state_dict(dict(zip(names, checkpoint.values(), strict=True)))
+        encoder.trunk = clip.published_trunk()
     encoder.encode(np.zeros((4, 272, 640, 3), np.uint8))  # warm-up: imports, oneDNN's kernels
     start = time.perf_counter()
     tokens = WAYS[way](encoder, path)

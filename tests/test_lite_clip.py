@@ -1,5 +1,4 @@
 import pytest
-import timm
 import torch
 from torch.nn.functional import normalize
 
@@ -74,10 +73,7 @@ def test_trunk_classifies_like_the_published_network():
 
 
 def test_trunk_is_timms_network_with_its_normalisation_folded_in():
-    published = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
-    checkpoint = torch.load(assets.path("efficientnet-lite2"), weights_only=True)
-    published.load_state_dict(dict(zip(published.state_dict(), checkpoint.values(), strict=True)))
-    trunk = clip.load_trunk()
+    published, trunk = clip.published_trunk(), clip.load_trunk()
     pixels = torch.randint(0, 256, (2, 3, 96, 160), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         wanted = published.forward_features((pixels - clip.MEAN) / clip.SPREAD)

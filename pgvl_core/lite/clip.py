@@ -32,8 +32,8 @@ MEAN, SPREAD = 127.0, 128.0  # the trunk reads (pixels - MEAN) / SPREAD
 TEXT_MAP = assets.DATA / "weights" / "liteclip.safetensors"
 
 
-def load_trunk(device: str | torch.device = "cpu") -> EfficientNet:
-    """EfficientNet-Lite2 with its ImageNet-1k weights, frozen, in evaluation mode.
+def published_trunk() -> EfficientNet:
+    """EfficientNet-Lite2 as timm has it, with its ImageNet-1k weights, in evaluation mode.
 
     The checkpoint lists the same tensors in the same order as timm's model, under other names.
     """
@@ -41,7 +41,12 @@ def load_trunk(device: str | torch.device = "cpu") -> EfficientNet:
     file = assets.path("efficientnet-lite2")
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     trunk.load_state_dict(dict(zip(trunk.state_dict(), checkpoint.values(), strict=True)))
-    trunk.eval().requires_grad_(False)
+    return trunk.eval()
+
+
+def load_trunk(device: str | torch.device = "cpu") -> EfficientNet:
+    """`published_trunk`, frozen and laid out to be fast: the same features, to rounding."""
+    trunk = published_trunk().requires_grad_(False)
     _fold(trunk)
     # channels_last: the layout in which oneDNN runs depthwise convolutions fastest.
     return trunk.to(device).to(memory_format=torch.channels_last)
