@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pgvl_core import assets
+from pgvl_core.evaluation.boxes import box_iou
 from pgvl_core.lite import clip, detector, people
 
 
@@ -16,20 +19,25 @@ def trunk():
 
 
 class Knows(nn.Module):
-    """A head that says the same boxes whatever it sees."""
+    """A head that says the same boxes of a plain view whatever it sees, and others of a mirrored.
 
-    def __init__(self, scores, boxes):
+    By what the two views are told apart is the side of their square.
+    """
+
+    def __init__(self, scores, boxes, mirrored=((), ())):
         super().__init__()
-        self.logits = nn.Parameter(torch.tensor([scores]).logit())
-        self.boxes = torch.tensor([boxes], dtype=torch.float32)
+        self.said = {detector.SIDE: (scores, boxes), detector.SMALLER: mirrored}
+        self.device = nn.Parameter(torch.zeros(1))
 
     def forward(self, levels):
-        return self.logits, self.boxes
+        scores, boxes = self.said[8 * levels[0].shape[-1]]
+        scores = torch.tensor(scores, dtype=torch.float32)
+        return scores.logit()[None], torch.tensor(boxes, dtype=torch.float32).reshape(1, -1, 4)
 
 
-def finder(trunk, scores, boxes):
+def finder(trunk, *said):
     found = detector.LiteDetector(trunk)
-    found.head = Knows(scores, boxes)
+    found.head = Knows(*said)
     return found
 
 
@@ -82,12 +90,52 @@ def test_boxes_end_with_the_image_and_none_is_empty(trunk):
 
 def test_each_thing_is_found_once_the_surest_first(trunk):
     image = np.zeros((512, 512, 3), np.uint8)
-    spoken = [[0, 0, 100, 100], [300, 300, 400, 400], [5, 0, 100, 100], [0, 0, 100, 50]]
+    spoken = [[0, 0, 100, 100], [300, 300, 400, 400], [0, 0, 100, 100], [0, 0, 100, 40]]
     found = finder(trunk, [0.6, 0.9, 0.8, 0.1], spoken)
     boxes, scores = found.find(image)
-    np.testing.assert_allclose(boxes, [spoken[1], spoken[2], spoken[3]])
+    np.testing.assert_allclose(boxes, [spoken[1], spoken[2], spoken[3]], atol=0.01)
     np.testing.assert_allclose(scores, [0.9, 0.8, 0.1], rtol=1e-5)
     np.testing.assert_allclose(found.find(image, count=1)[0], [spoken[1]])
+
+
+def test_what_a_mirrored_view_says_is_turned_back(trunk):
+    """640 x 320 is 416 pixels wide in the mirrored view: 10 to 74 there is 526 to 625 of 640."""
+    image = np.zeros((320, 640, 3), np.uint8)
+    said = ([0.9], [[100, 40, 160, 120]]), ([0.6], [[10, 13, 74, 65]])
+    boxes, scores = finder(trunk, *said[0], said[1]).find(image)
+    expected = [[125, 50, 200, 150], [640 - 74 / 0.65, 20, 640 - 10 / 0.65, 100]]
+    np.testing.assert_allclose(boxes, expected, rtol=0.003)
+    np.testing.assert_allclose(scores, [0.9, 0.6], rtol=1e-5)
+
+
+def test_boxes_that_speak_of_one_thing_become_their_mean():
+    """Of two boxes with an IoU of 0.9 the other's say is its score times e^-0.5."""
+    boxes = torch.tensor([[0.0, 0, 100, 100], [0, 0, 90, 100], [200, 200, 240, 240]])
+    found, scores = detector.agree(boxes, torch.tensor([0.8, 0.4, 0.6]), 10)
+    say = 0.4 * np.exp(-0.5)
+    right = (0.8 * 100 + say * 90) / (0.8 + say)
+    np.testing.assert_allclose(found, [[0, 0, right, 100], boxes[2]], atol=0.01)
+    np.testing.assert_allclose(scores, [0.8, 0.6])
+
+
+CORNER, LENGTH = st.floats(0, 80), st.floats(2, 40)
+
+
+@given(
+    st.lists(st.tuples(CORNER, CORNER, LENGTH, LENGTH, st.floats(0.1, 1)), min_size=1, max_size=12),
+    st.integers(1, 5),
+)
+def test_what_is_agreed_on_is_apart_in_order_and_within_what_was_said(things, count):
+    x, y, w, h, scores = torch.tensor(things).unbind(1)
+    boxes = torch.stack([x, y, x + w, y + h], dim=1)
+    found, kept = detector.agree(boxes, scores, count)
+    assert 1 <= len(found) <= count
+    assert kept[0] == scores.max()
+    assert (kept.diff() <= 0).all()
+    assert (found >= boxes.amin(dim=0) - 1e-3).all()
+    assert (found <= boxes.amax(dim=0) + 1e-3).all()
+    apart = [box_iou(a, b[None])[0] for a, b in combinations(found.numpy(), 2)]
+    assert all(iou <= 0.5 + 1e-4 for iou in apart)
 
 
 def test_weights_are_kept_and_read(trunk, tmp_path):

@@ -136,6 +136,36 @@ def test_training_leaves_the_trunk_alone():
     assert without == {"prompt_encoder.no_mask_embed.weight"}  # a mask was given
 
 
+def test_a_thing_is_drawn_in_two_views_and_their_mean_is_taken(untrained, image):
+    """By hand, with the package's predictors: one of the image, one of its mirror image, larger."""
+    predictor = sam.TwoViews(untrained)
+    predictor.set_image(image)
+    plain = SamPredictor(untrained)
+    plain.set_image(image)
+    larger = sam.build(untrained.image_encoder.trunk, 608)
+    larger.load_state_dict(untrained.state_dict())
+    mirrored = SamPredictor(larger.eval())
+    mirrored.set_image(np.ascontiguousarray(image[:, ::-1]))
+    point, there = np.array([[40.0, 70], [120, 20]]), np.array([[160.0, 70], [80, 20]])
+    labels = np.array([1, 0])
+    for mine, mirror in (
+        ({"box": np.array([10.0, 20, 90, 110])}, {"box": np.array([110.0, 20, 190, 110])}),
+        (
+            {"point_coords": point, "point_labels": labels},
+            {"point_coords": there, "point_labels": labels},
+        ),
+    ):
+        logits, iou, _ = predictor.predict(**mine, return_logits=True)
+        one, guess, _ = plain.predict(**mine, return_logits=True)
+        other, guess_there, _ = mirrored.predict(**mirror, return_logits=True)
+        np.testing.assert_allclose(logits, (one + other[..., ::-1]) / 2, atol=1e-4)
+        np.testing.assert_allclose(iou, (guess + guess_there) / 2, atol=1e-5)
+        masks, _, _ = predictor.predict(**mine)
+        assert (masks == (logits > 0)).all()
+    with pytest.raises(ValueError, match="no mask"):
+        predictor.predict(mask_input=np.zeros((1, 128, 128), np.float32), **mine)
+
+
 def test_weights_are_kept_without_the_trunk_and_in_half_precision(untrained, image, tmp_path):
     file = tmp_path / "sam.safetensors"
     save_file({name: value.half() for name, value in sam.trained(untrained).items()}, file)

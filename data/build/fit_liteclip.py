@@ -173,7 +173,7 @@ def boxed(trunk: EfficientNet, names: list[str]) -> tuple[torch.Tensor, torch.Te
         height, width = made.image.shape[:2]
         boxes = boxes.clip(0, [width, height, width, height])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 4)
-        pixels = torch.from_numpy(crops(made.image, boxes)).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(crops(made.image, boxes, 0.15)).permute(0, 3, 1, 2)
         features.append(clip.trunk_map(trunk, pixels).mean(dim=(2, 3)))
         shown += [names.index(name) for name in made.names]
     return torch.cat(features), torch.tensor(shown)

@@ -34,7 +34,6 @@ import torch
 from composites import picture
 from safetensors import safe_open
 from safetensors.torch import load_file
-from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
@@ -379,7 +378,7 @@ def measure(split: str, clips: int = 200) -> dict[str, str]:
         that one of ten boxes meets at IoU 0.5; and share of things whose name's surest box is
         theirs, with one name asked at a time.
     """
-    predictor, grounder = SamPredictor(sam.load()), LiteGrounder(LiteCLIPEncoder())
+    predictor, grounder = sam.TwoViews(sam.load()), LiteGrounder(LiteCLIPEncoder())
     things: list[parts.Thing] = []
     for seed in tqdm(range(clips), desc=split):
         made = toyworld.make_clip(5000 + seed, split, frames=16, fps=8, shots=1, look_alikes=1)

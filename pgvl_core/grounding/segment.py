@@ -34,7 +34,7 @@ def load_segmenter(name: str, device: str | torch.device = "cpu") -> SamPredicto
         When its weights cannot be had.
     """
     if name == "litesam":
-        return SamPredictor(sam.load(device=device))
+        return sam.TwoViews(sam.load(device=device))
     size = name.removeprefix("sam_")
     if size == name or size not in sam_model_registry:
         known = ", ".join(f"sam_{size}" for size in sam_model_registry if size != "default")

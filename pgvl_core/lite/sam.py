@@ -4,7 +4,7 @@ SAM (Kirillov et al., 2023) is an image encoder of 90 to 640 million weights, a 
 a mask decoder of four million. Here the last two are the package's own classes, with 192 channels
 for 256; the first is the trunk that the rest of `pocket` sees with, and a neck that joins its
 strides 8, 16 and 32 at stride 16. `segment_anything.SamPredictor` drives the whole as it drives
-SAM.
+SAM; `TwoViews` is one that draws each thing twice.
 
 The package's decoder draws a mask from stride 16 alone, which is enough for features that a large
 encoder made for it and blunt for those of a small one. So the neck's strides 4 and 8 go past the
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
+from segment_anything import SamPredictor
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from segment_anything.modeling.common import LayerNorm2d
 from timm.models import EfficientNet
@@ -27,7 +29,8 @@ from .. import assets
 from . import clip
 
 SIDE = 512  # pixels of the square that an image is fitted into
-GRID = SIDE // 16  # cells of the embedding; a mask has four times as many a side
+LARGER = 608  # of the square of the second view
+STRIDE = 16  # pixels to a cell of the embedding; a mask has four times as many a side
 DIM = 192  # channels of the embedding
 FINE = {8: DIM // 4, 4: DIM // 8}  # stride -> channels of what goes past the transformer
 WEIGHTS = assets.DATA / "weights" / "sam.safetensors"
@@ -73,14 +76,13 @@ class Neck(nn.Module):
 class ImageEncoder(nn.Module):
     """What `Sam` calls its image encoder: the frozen trunk and the neck."""
 
-    img_size = SIDE
-
-    def __init__(self, trunk: EfficientNet) -> None:
+    def __init__(self, trunk: EfficientNet, side: int) -> None:
         super().__init__()
+        self.img_size = side
         self.trunk, self.neck = trunk, Neck()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels ``[B, 3, 512, 512]`` to the embedding."""
+        """Normalised pixels ``[B, 3, side, side]`` to the embedding."""
         return self.neck(clip.trunk_levels(self.trunk, pixels))
 
 
@@ -127,14 +129,14 @@ class DetailedMaskDecoder(MaskDecoder):
         return super().predict_masks(coarse, **prompts)
 
 
-def build(trunk: EfficientNet) -> Sam:
-    """LiteSAM around a trunk, all but the trunk untrained."""
+def build(trunk: EfficientNet, side: int = SIDE) -> Sam:
+    """LiteSAM around a trunk, all but the trunk untrained, for a square of `side` pixels."""
     return Sam(
-        ImageEncoder(trunk),  # type: ignore[arg-type]
+        ImageEncoder(trunk, side),  # type: ignore[arg-type]
         PromptEncoder(
             embed_dim=DIM,
-            image_embedding_size=(GRID, GRID),
-            input_image_size=(SIDE, SIDE),
+            image_embedding_size=(side // STRIDE, side // STRIDE),
+            input_image_size=(side, side),
             mask_in_chans=16,
         ),
         DetailedMaskDecoder(),
@@ -153,7 +155,7 @@ def trained(sam: Sam) -> dict[str, torch.Tensor]:
 
 
 def load(path: Path = WEIGHTS, device: str | torch.device = "cpu") -> Sam:
-    """LiteSAM with its weights, frozen, for `segment_anything.SamPredictor`.
+    """LiteSAM with its weights, frozen; `TwoViews` asks it.
 
     Raises
     ------
@@ -171,3 +173,69 @@ def load(path: Path = WEIGHTS, device: str | torch.device = "cpu") -> Sam:
         )
     sam.load_state_dict(found, strict=False)
     return sam.to(device).eval().requires_grad_(False)
+
+
+class TwoViews(SamPredictor):
+    """LiteSAM's predictor: it looks at an image, and at a larger mirror image of it.
+
+    What it draws is where the mean of both logits is over the threshold, and how good it thinks
+    that is the mean of both guesses. A small trunk errs in one way on a thing and in another on its
+    mirror image, and the larger view shows small things on more cells.
+
+    Parameters
+    ----------
+    model : Sam
+        LiteSAM, from `load`.
+    """
+
+    def __init__(self, model: Sam) -> None:
+        super().__init__(model)
+        larger = build(model.image_encoder.trunk, LARGER)  # type: ignore[arg-type]
+        larger.load_state_dict(model.state_dict())
+        self.mirrored = SamPredictor(larger.to(model.device).eval().requires_grad_(False))
+
+    def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
+        """Encode an image, uint8 ``[H, W, 3]``, both ways."""
+        super().set_image(image, image_format)
+        self.mirrored.set_image(np.ascontiguousarray(image[:, ::-1]), image_format)
+
+    def predict_torch(  # the package's signature
+        self,
+        point_coords: torch.Tensor | None,
+        point_labels: torch.Tensor | None,
+        boxes: torch.Tensor | None = None,
+        mask_input: torch.Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As the package's; the third value, logits of the square, is of the plain view alone.
+
+        Raises
+        ------
+        ValueError
+            When a mask is given: those of the two views differ in size.
+        """
+        if mask_input is not None:
+            raise ValueError("LiteSAM's two views take boxes and points, no mask")
+        logits, iou, low = super().predict_torch(
+            point_coords, point_labels, boxes, None, multimask_output, return_logits=True
+        )
+        seen, iou_seen, _ = self.mirrored.predict_torch(
+            None if point_coords is None else self._mirror(point_coords),
+            point_labels,
+            None
+            if boxes is None
+            else self._mirror(boxes.view(-1, 2, 2)).view(-1, 4)[:, [2, 1, 0, 3]],
+            None,
+            multimask_output,
+            return_logits=True,
+        )
+        logits = (logits + seen.flip(-1)) / 2
+        iou = (iou + iou_seen) / 2
+        return (logits if return_logits else logits > self.model.mask_threshold), iou, low
+
+    def _mirror(self, points: torch.Tensor) -> torch.Tensor:
+        """Points ``[..., 2]``, x and y, of the plain square in the mirrored one."""
+        (rows, columns), (more_rows, more_columns) = self.input_size, self.mirrored.input_size
+        x, y = points.unbind(-1)
+        return torch.stack([(columns - x) * more_columns / columns, y * more_rows / rows], dim=-1)
