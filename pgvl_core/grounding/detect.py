@@ -25,7 +25,6 @@ SAME = 0.8  # IoU from which two boxes of one phrase are one (official evaluatio
 ANYTHING = ("object", "thing")  # queries that any box answers, if nothing else does better:
 UNNAMED = 0.3  # this is their share in LiteDetector's boxes
 CROP = 224  # pixels of the square that a box is looked at in
-AROUND = 0.07  # of a box's sides: how much more than the box is looked at
 
 
 class Detections(TypedDict):
@@ -94,8 +93,8 @@ class LiteGrounder:
     A name is held against the other words of the tag list: its share of the softmax over the
     cosines says whether the box shows that rather than anything else. Words that are nearly the
     name are no rivals of it. A box's score for a name is the geometric mean of that share and of
-    three times its objectness: a piece of a thing may be named as surely as the whole, and
-    objectness tells them apart.
+    objectness, which counts three times: a piece of a thing may be named as surely as the whole,
+    and objectness tells them apart.
 
     Parameters
     ----------
@@ -136,7 +135,7 @@ class LiteGrounder:
             boxes, objectness = self.boxes.find(image)
             seen, person = torch.zeros(0, 0), torch.zeros(0)
             if len(boxes):
-                features = self.encoder.encode(crops(image, boxes, AROUND)).mean(dim=1)
+                features = self.encoder.encode(crops(image, boxes)).mean(dim=1)
                 seen = self.encoder.project(features)
                 person = torch.from_numpy(self.is_person(image, boxes))
             person = person * (person >= people.SURE)
@@ -160,8 +159,8 @@ class LiteGrounder:
         return fits
 
 
-def crops(image: np.ndarray, boxes: np.ndarray, grow: float) -> np.ndarray:
-    """Boxes, and `grow` of their sides around them, as squares: uint8 ``[N, S, S, 3]``."""
+def crops(image: np.ndarray, boxes: np.ndarray, grow: float = 0.07) -> np.ndarray:
+    """What is in each box and a little around it, stretched to a square: uint8 ``[N, S, S, 3]``."""
     height, width = image.shape[:2]
     margin = grow * (boxes[:, 2:] - boxes[:, :2])
     low = np.floor(boxes[:, :2] - margin).clip(0).astype(int)

@@ -39,7 +39,6 @@ MISSES = 5  # looks in a row that neither find a thing nor see it where it shoul
 MOST = 16  # things that are followed at a time
 LEAST = 24  # pixels from which a mask is of something
 VIEWS = 4  # crops that are kept of a thing
-AROUND = 0.15  # of its box's sides: how much more they show
 
 
 @dataclass(eq=False)
@@ -340,7 +339,7 @@ def view(image: np.ndarray, mask: np.ndarray, dim: float = 0.3) -> np.ndarray:
     """The square around a thing with what is not it greyed, uint8 ``[S, S, 3]``, to be named by."""
     grey = np.full_like(image, 127)
     shown = np.where(mask[..., None], image, cv2.addWeighted(image, dim, grey, 1 - dim, 0))
-    return crops(shown, mask_box(mask)[None], AROUND)[0]
+    return crops(shown, mask_box(mask)[None])[0]
 
 
 def follow(
