@@ -220,15 +220,12 @@ class TwoViews(SamPredictor):
         logits, iou, low = super().predict_torch(
             point_coords, point_labels, boxes, None, multimask_output, return_logits=True
         )
+        if point_coords is not None:
+            point_coords = self._mirror(point_coords)
+        if boxes is not None:  # what was left is right, so the corners swap their x
+            boxes = self._mirror(boxes.view(-1, 2, 2)).view(-1, 4)[:, [2, 1, 0, 3]]
         seen, iou_seen, _ = self.mirrored.predict_torch(
-            None if point_coords is None else self._mirror(point_coords),
-            point_labels,
-            None
-            if boxes is None
-            else self._mirror(boxes.view(-1, 2, 2)).view(-1, 4)[:, [2, 1, 0, 3]],
-            None,
-            multimask_output,
-            return_logits=True,
+            point_coords, point_labels, boxes, None, multimask_output, return_logits=True
         )
         logits = (logits + seen.flip(-1)) / 2
         iou = (iou + iou_seen) / 2
