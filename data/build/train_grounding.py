@@ -46,6 +46,7 @@ from pgvl_core.encoder import LiteCLIPEncoder
 from pgvl_core.evaluation.intervals import wilson
 from pgvl_core.grounding import parts
 from pgvl_core.grounding.detect import LiteGrounder
+from pgvl_core.grounding.segment import load_segmenter
 from pgvl_core.lite import clip, detector, sam
 
 SEED = 0
@@ -378,7 +379,7 @@ def measure(split: str, clips: int = 200) -> dict[str, str]:
         that one of ten boxes meets at IoU 0.5; and share of things whose name's surest box is
         theirs, with one name asked at a time.
     """
-    predictor, grounder = sam.TwoViews(sam.load()), LiteGrounder(LiteCLIPEncoder())
+    predictor, grounder = load_segmenter("litesam"), LiteGrounder(LiteCLIPEncoder())
     things: list[parts.Thing] = []
     for seed in tqdm(range(clips), desc=split):
         made = toyworld.make_clip(5000 + seed, split, frames=16, fps=8, shots=1, look_alikes=1)
