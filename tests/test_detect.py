@@ -163,7 +163,7 @@ def test_an_image_is_looked_at_once_for_all_words_and_anew_when_it_changes(
     fresh = pocket(scene, ["violin"])
     looked = []
     find = pocket.boxes.find
-    monkeypatch.setattr(pocket.boxes, "find", lambda image: looked.append(1) or find(image))
+    monkeypatch.setattr(pocket.boxes, "find", lambda *asked: looked.append(1) or find(*asked))
     frame = scene.copy()
     zebra, violin = pocket(frame, ["zebra"]), pocket(frame, ["violin"])
     assert len(looked) == 0  # it is the image that was looked at before
@@ -172,11 +172,34 @@ def test_an_image_is_looked_at_once_for_all_words_and_anew_when_it_changes(
     frame[:] = 120  # in place, as a reader of frames may do
     assert len(pocket(frame, ["zebra"])["boxes"]) == 0
     assert len(looked) == 1
+    pocket(scene, ["zebra"])
+    assert len(looked) == 1  # it is remembered beside the other
+    monkeypatch.setattr(detect, "LOOKS", 2)
+    pocket(frame[:, :-1], ["zebra"])
+    pocket(frame, ["zebra"])
+    assert len(looked) == 2
+    pocket(scene, ["zebra"])  # the oldest of the three, which is forgotten
+    assert len(looked) == 3
+
+
+def test_the_name_chooses_among_more_boxes_than_are_given(pocket, scene, monkeypatch):
+    """The zebra's box is the least sure of fifteen: the ten that are given are not the surest."""
+    rows, columns = np.divmod(np.arange(14), 7)
+    grey = np.stack([5 + 30 * columns, 150 + 30 * rows], axis=1)
+    boxes = np.concatenate([np.hstack([grey, grey + 25]), Found.boxes[:1]]).astype(np.float32)
+    monkeypatch.setattr(
+        pocket.boxes,
+        "find",
+        lambda image, count: (boxes[:count], np.linspace(0.5, 0.4, 15, dtype=np.float32)[:count]),
+    )
+    found = pocket(scene, ["zebra"], threshold=0)
+    np.testing.assert_allclose(found["boxes"][0], Found.boxes[0])
+    assert len(found["boxes"]) == 10
 
 
 def test_without_boxes_nothing_is_found(pocket, scene, monkeypatch):
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-    monkeypatch.setattr(pocket.boxes, "find", lambda image: nothing)
+    monkeypatch.setattr(pocket.boxes, "find", lambda image, count: nothing)
     found = pocket(scene, ["dog"])
     assert found["boxes"].shape == (0, 4)
     assert found["text_labels"] == []

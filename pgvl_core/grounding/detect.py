@@ -6,6 +6,7 @@ Every detector gives what transformers' zero-shot detectors give for an image
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
@@ -25,6 +26,8 @@ SAME = 0.8  # IoU from which two boxes of one phrase are one (official evaluatio
 ANYTHING = ("object", "thing")  # queries that any box answers, if nothing else does better:
 UNNAMED = 0.3  # this is their share in LiteDetector's boxes
 CROP = 224  # pixels of the square that a box is looked at in
+NAMED, MOST = 15, 10  # LiteDetector's surest boxes that are named; of these, what is given
+LOOKS = 100  # images whose looks are remembered, the last; one takes some 80 kB
 
 
 class Detections(TypedDict):
@@ -59,13 +62,20 @@ def _check(image: np.ndarray, queries: list[str]) -> None:
 
 
 def _detections(
-    boxes: torch.Tensor, scores: torch.Tensor, queries: list[str], threshold: float
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    queries: list[str],
+    threshold: float,
+    most: int | None = None,
 ) -> Detections:
-    """Each box ``[M, 4]`` under the query that fits it best, by scores ``[M, K]``; doubles go."""
+    """Each box ``[M, 4]`` under the query that fits it best, by scores ``[M, K]``; doubles go.
+
+    At most `most`, the surest, if it is given.
+    """
     best, labels = scores.max(dim=1)
     sure = best > threshold
     boxes, best, labels = boxes[sure], best[sure], labels[sure]
-    kept = batched_nms(boxes, best, labels, SAME)  # in descending order of score
+    kept = batched_nms(boxes, best, labels, SAME)[:most]  # in descending order of score
     text = [queries[label] for label in labels[kept]]
     return Detections(
         scores=best[kept].cpu(),
@@ -80,7 +90,6 @@ def _detections(
 class Look:
     """What LiteDetector and those who name its boxes see in an image, before any word is asked."""
 
-    image: np.ndarray  # uint8 [H, W, 3]
     boxes: np.ndarray  # float32 [N, 4], xyxy in pixels, ends exclusive
     objectness: np.ndarray  # float32 [N], from 0 to 1
     seen: torch.Tensor  # unit vectors [N, E], comparable with those of words
@@ -89,6 +98,9 @@ class Look:
 
 class LiteGrounder:
     """LiteDetector's boxes, each named by what LiteCLIP sees in it, or BlazePose.
+
+    More boxes are named than are given: of a thing that was never trained on, the name is often
+    surer than that there is a thing.
 
     A name is held against the other words of the tag list: its share of the softmax over the
     cosines says whether the box shows that rather than anything else. Words that are nearly the
@@ -109,7 +121,7 @@ class LiteGrounder:
         self.boxes = detector.load(encoder.trunk)
         self.is_person = people.PersonTest()
         self.rivals = tag_list()
-        self._last: Look | None = None
+        self._looks: dict[tuple, Look] = {}
 
     def __call__(
         self, image: np.ndarray, queries: list[str], threshold: float | None = None
@@ -124,23 +136,27 @@ class LiteGrounder:
             scores,
             queries,
             self.threshold if threshold is None else threshold,
+            MOST,
         )
 
     def look(self, image: np.ndarray) -> Look:
-        """What is seen in an image, uint8 RGB ``[H, W, 3]``; the last one is remembered.
+        """What is seen in an image, uint8 RGB ``[H, W, 3]``; the last `LOOKS` are remembered.
 
-        Nearly all of the time goes here, so a second question about the image costs little.
+        Nearly all of the time goes here, so a second question about an image costs little.
         """
-        if self._last is None or not np.array_equal(self._last.image, image):
-            boxes, objectness = self.boxes.find(image)
+        key = image.shape, hashlib.sha256(image.tobytes()).digest()
+        if key not in self._looks:
+            boxes, objectness = self.boxes.find(image, NAMED)
             seen, person = torch.zeros(0, 0), torch.zeros(0)
             if len(boxes):
                 features = self.encoder.encode(crops(image, boxes)).mean(dim=1)
                 seen = self.encoder.project(features)
                 person = torch.from_numpy(self.is_person(image, boxes))
             person = person * (person >= people.SURE)
-            self._last = Look(image.copy(), boxes, objectness, seen, person)
-        return self._last
+            if len(self._looks) == LOOKS:  # the oldest goes
+                del self._looks[next(iter(self._looks))]
+            self._looks[key] = Look(boxes, objectness, seen, person)
+        return self._looks[key]
 
     def name(self, look: Look, queries: list[str]) -> torch.Tensor:
         """How well each of ``K`` nouns, or noun phrases, fits each box: ``[N, K]``, from 0 to 1."""
