@@ -114,7 +114,10 @@ def test_what_comes_closer_grows():
 )
 def test_look_alikes_are_told_apart_by_what_is_said(encoder, question, meant):
     tracks = [still(1, "dog", 40), still(2, "dog", 160), still(3, "car", 100)]
-    _, target = match(encoder, "A dog.", tracks, SIZE, question)
+    (dog,), target = match(encoder, "A dog.", tracks, SIZE, question)
+    assert dog.tracks == target.tracks == (meant,)
+    (dogs,), target = match(encoder, "Two dogs.", tracks, SIZE, question)
+    assert set(dogs.tracks) == {1, 2}
     assert target.tracks == (meant,)
 
 

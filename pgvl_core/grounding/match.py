@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -285,7 +285,8 @@ def match(
     Returns
     -------
     spans : list of Span
-        One for each noun phrase of the text, in its order.
+        One for each noun phrase of the text, in its order. Where the question tells more than a
+        name, the single thing that it asks for is the target.
     target : Span or None
         The thing asked for: of the question's own noun in "which dog ...?", or else of the phrase
         that answers it. Without a question, the first thing of the text. None when no track can be
@@ -322,7 +323,21 @@ def match(
         return spans, None
     note = "" if fits[best] > 0 else "told by the question's other words alone"
     phrase = named or Phrase("", 0, 0, "", 1)
-    return spans, Span(phrase, (tracks[best].id,), float(scores[best]), note)
+    target = Span(phrase, (tracks[best].id,), float(scores[best]), note)
+    if more and fits[best] > 0:
+        spans = _answered(spans, target)
+    return spans, target
+
+
+def _answered(spans: list[Span], target: Span) -> list[Span]:
+    """The spans, of which the one that names the thing asked for means that thing.
+
+    "A dog." says no more than a name; which of two dogs it is, "which dog moves up?" tells.
+    """
+    own = [span for span in spans if span.phrase.head == target.phrase.head]
+    if len(own) != 1 or own[0].phrase.count != 1:
+        return spans
+    return [replace(target, phrase=span.phrase) if span is own[0] else span for span in spans]
 
 
 def _asked_for(question: str, asked: Sequence[Phrase]) -> Phrase | None:
