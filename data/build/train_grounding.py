@@ -409,21 +409,17 @@ def main() -> None:
     losses = {"sam": sam_loss, "detector": box_loss}
     named = [chosen.model] if chosen.model else list(models)
     history: dict[str, list[dict[str, float]]] = {name: [] for name in models}
-    trained_to: dict[str, Path] = {}
     for stage, given in STAGES.items():
-        kept = Kept(given.seeds)
-        if not all((FOLDER / f"{name}-{stage}.safetensors").exists() for name in given.steps):
+        kept, learning = Kept(given.seeds), [name for name in named if name in given.steps]
+        if not all((FOLDER / f"{name}-{stage}.safetensors").exists() for name in learning):
             pictures = scenery.load() if given.scenery else []
             for i in tqdm(range(part, len(given.seeds), of), desc=f"{stage}: composites"):
                 if not kept.files[i].exists():
                     keep(kept.files[i], trunk, given.seeds[i], pictures)
         if chosen.part:
             continue
-        for name in named:
-            if name not in given.steps:
-                continue
+        for name in learning:
             file, model, loss = FOLDER / f"{name}-{stage}.safetensors", models[name], losses[name]
-            trained_to[name] = file
             if not file.exists():
                 fit(
                     f"{name}-{stage}",
@@ -442,8 +438,9 @@ def main() -> None:
         return
     for name in named:
         target = {"sam": sam.WEIGHTS, "detector": detector.WEIGHTS}[name]
+        last = [stage for stage, given in STAGES.items() if name in given.steps][-1]
         with files.whole(target) as whole:
-            shutil.copyfile(trained_to[name], whole)
+            shutil.copyfile(FOLDER / f"{name}-{last}.safetensors", whole)
         logging.info("wrote %s, %.1f MB", target.name, os.path.getsize(target) / 2**20)
     for split in ("compositions", "unseen"):
         logging.info("%s: %s", split, json.dumps(measure(split), indent=2))

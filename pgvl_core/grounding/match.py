@@ -321,10 +321,11 @@ def match(
     best = int(np.argmax(scores)) if len(tracks) else -1
     if best < 0 or scores[best] < PRIOR / 4:
         return spans, None
-    note = "" if fits[best] > 0 else "told by the question's other words alone"
+    passes = fits[best] > 0
+    note = "" if passes else "told by the question's other words alone"
     phrase = named or Phrase("", 0, 0, "", 1)
     target = Span(phrase, (tracks[best].id,), float(scores[best]), note)
-    if more and fits[best] > 0:
+    if more and passes:
         spans = _answered(spans, target)
     return spans, target
 
